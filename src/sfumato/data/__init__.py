@@ -1,0 +1,1 @@
+"""Sources, manifests, crops and damage: where training and test material comes from."""

@@ -1,0 +1,1 @@
+"""One metric, one file; each states its unit, range, direction and source."""

@@ -1,0 +1,1 @@
+"""One architecture, one file: a Config and an nn.Module."""

@@ -1,0 +1,227 @@
+"""Manifest rows of data sets that people have at home: MAESTRO v3, MusicNet, and any folder of recordings.
+
+Paths are relative to the data set's folder, so its manifest belongs there.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
+
+from sfumato.data.manifest import SHARES, Row, Split, sha256_of, split_of
+from sfumato.errors import InputError
+
+AUDIO_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
+MUSICNET_RATE = 44100
+
+
+def maestro(root: Path) -> Iterator[Row]:
+    """The rows of MAESTRO v3: `maestro-v3.0.0.csv` beside one folder per year.
+
+    The published train, validation and test splits are kept. Calibration is cut from train, whole pieces at a time.
+
+    Raises
+    ------
+    InputError
+        If the table or a recording is missing or malformed.
+
+    References
+    ----------
+    Hawthorne et al., "Enabling factorized piano music modeling and generation with the MAESTRO dataset", ICLR 2019.
+    """
+    tables = sorted(root.glob("maestro-v3*.csv"))
+    if not tables:
+        raise InputError(f"{root} holds no maestro-v3*.csv. Give the folder that MAESTRO v3 was unpacked to.")
+    columns = ("canonical_composer", "canonical_title", "split", "year", "midi_filename", "audio_filename")
+    for record in _table(tables[0], columns):
+        work = f"maestro/{record['canonical_composer']}: {record['canonical_title']}"
+        published = record["split"]
+        split: Split
+        if published == "train":
+            split = "calibration" if _into_calibration(work) else "train"
+        elif published == "validation":
+            split = "validation"
+        elif published == "test":
+            split = "test"
+        else:
+            raise InputError(f"{tables[0]}: split {published!r} is not one of train, validation, test.")
+        labels = {
+            "composer": record["canonical_composer"],
+            "title": record["canonical_title"],
+            "year": record["year"],
+            "midi": record["midi_filename"],
+            "instrument": "piano",
+            "published_split": published,
+        }
+        yield _row(
+            root,
+            root / record["audio_filename"],
+            source="maestro",
+            work=work,
+            split=split,
+            labels=labels,
+            licence="CC-BY-NC-SA-4.0",
+            attribution="MAESTRO v3, Hawthorne et al. 2019, International Piano-e-Competition",
+        )
+
+
+def musicnet(root: Path) -> Iterator[Row]:
+    """The rows of MusicNet: `train_data/*.wav`, `test_data/*.wav`, their `*_labels/*.csv` and the metadata table.
+
+    The published test recordings are test. Training recordings of a movement that the test set also holds go to
+    test as well (their label `published_split` says train); the others are split by movement.
+
+    Raises
+    ------
+    InputError
+        If the layout, the table, a label file or a recording is missing or malformed.
+
+    References
+    ----------
+    Thickstun, Harchaoui & Kakade, "Learning features of music from scratch", ICLR 2017.
+    """
+    columns = ("id", "composer", "composition", "movement", "ensemble")
+    about = {record["id"]: record for record in _table(root / "musicnet_metadata.csv", columns)}
+    found = {part: sorted((root / f"{part}_data").glob("*.wav")) for part in ("train", "test")}
+    if not found["train"] and not found["test"]:
+        raise InputError(f"{root} holds no train_data/*.wav or test_data/*.wav. Give the folder that holds both.")
+
+    def work(path: Path) -> str:
+        if path.stem not in about:
+            raise InputError(f"{path} is not in {root / 'musicnet_metadata.csv'}. Give the table that belongs to it.")
+        record = about[path.stem]
+        return f"musicnet/{record['composer']}: {record['composition']}: {record['movement']}"
+
+    held_out = {work(path) for path in found["test"]}
+    for part, paths in found.items():
+        for path in paths:
+            record = about.get(path.stem, {})
+            piece = work(path)
+            split = "test" if piece in held_out else _without_test(piece)
+            labels = {key: record[key] for key in columns[1:]} | {"published_split": part}
+            yield _row(
+                root,
+                path,
+                source="musicnet",
+                work=piece,
+                split=split,
+                labels=labels | _notes(root / f"{part}_labels" / f"{path.stem}.csv"),
+                licence="CC-BY-4.0",
+                attribution="MusicNet, Thickstun, Harchaoui & Kakade 2017",
+            )
+
+
+def folder(root: Path, name: str, licence: str = "unknown", by_folder: bool = False) -> Iterator[Row]:
+    """The rows of every recording below a folder, in alphabetical order.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    name
+        Name of the source in the manifest.
+    licence
+        Licence of everything in it.
+    by_folder
+        Recordings in one sub-folder (an album, a performer) share a split.
+
+    Raises
+    ------
+    InputError
+        If it holds no recording or one can't be opened.
+    """
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS and path.is_file())
+    if not paths:
+        raise InputError(f"{root} holds no recording ({', '.join(sorted(AUDIO_ENDINGS))}). Give a folder that does.")
+    for path in paths:
+        relative = path.relative_to(root)
+        piece = relative.parent.as_posix() if by_folder and relative.parent.parts else relative.as_posix()
+        work = f"{name}/{piece}"
+        labels = {"title": path.stem, "folder": relative.parent.as_posix()}
+        yield _row(root, path, source=name, work=work, split=split_of(work), labels=labels, licence=licence)
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The records of a CSV file that must have these columns."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise InputError(f"{path} lacks the columns {', '.join(missing)}. Give the data set's own table.")
+            records = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} can't be read: {error}. Give the folder that the data set was unpacked to.") from error
+    if any(record.get(column) is None for record in records for column in columns):
+        raise InputError(f"{path} has rows with too few columns. Give the data set's own table.")
+    return records
+
+
+def _notes(path: Path) -> dict[str, str]:
+    """Number of notes and instruments (General MIDI programs from 1) of a MusicNet label file."""
+    records = _table(path, ("start_time", "end_time", "instrument", "note"))
+    try:
+        programs = sorted({int(record["instrument"]) for record in records})
+        last = max((int(record["end_time"]) for record in records), default=0)
+    except ValueError as error:
+        raise InputError(f"{path} holds a value that is not a whole number: {error}.") from error
+    return {
+        "instruments": " ".join(map(str, programs)),
+        "notes": str(len(records)),
+        "last_note_s": f"{last / MUSICNET_RATE:.2f}",
+    }
+
+
+def _into_calibration(work: str) -> bool:
+    """Whether a piece of a published training set becomes calibration data: our share of it, by its name alone."""
+    share = SHARES["calibration"] / (SHARES["train"] + SHARES["calibration"])
+    return int(hashlib.sha256(f"calibration:{work}".encode()).hexdigest()[:16], 16) / 2.0**64 < share
+
+
+def _without_test(work: str) -> Split:
+    """The split of a piece that must not be test: by its name, again and again until it is not."""
+    name, split = work, split_of(work)
+    while split == "test":
+        name += "'"
+        split = split_of(name)
+    return split
+
+
+def _row(
+    root: Path,
+    path: Path,
+    *,
+    source: str,
+    work: str,
+    split: Split,
+    labels: dict[str, str],
+    licence: str,
+    attribution: str = "",
+) -> Row:
+    """A row whose facts about the audio are read from the file."""
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path} can't be opened as audio: {error}.") from error
+    if info.frames < 1:
+        raise InputError(f"{path} holds no audio. Remove it.")
+    try:
+        relative = path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError as error:
+        raise InputError(f"{path} lies outside {root}. Give a folder that holds its own recordings.") from error
+    return Row(
+        source=source,
+        recording=Path(relative).with_suffix("").as_posix(),
+        work=work,
+        path=relative,
+        sha256=sha256_of(path),
+        seconds=info.frames / info.samplerate,
+        sample_rate=info.samplerate,
+        channels=info.channels,
+        licence=licence,
+        attribution=attribution,
+        labels=labels,
+        split=split,
+    )

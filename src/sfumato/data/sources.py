@@ -1,0 +1,217 @@
+"""Recipes for the openly licensed music that sfumato's small models are trained on.
+
+A recipe names a Debian package, its version and SHA-256, which files in it are music, and how they are labelled.
+No audio is kept in the repository: `sfumato.data.fetch` brings the package, `sfumato.data.build` decodes it.
+"""
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Debian package and what is music in it.
+
+    Attributes
+    ----------
+    name
+        What the command line, the manifest and the folders call it.
+    package, version, sha256, megabytes
+        The Debian package, the SHA-256 of its .deb file, and the size of that file in MB.
+    folder
+        Folder of the unpacked package below which the audio lies.
+    patterns
+        Globs of the audio files, relative to `folder` (or inside `archive`).
+    archive
+        Zip file, relative to `folder`, that holds the audio; empty when the files lie in the folder itself.
+    upstream
+        What the package's copyright file puts before a pattern's path.
+    licences
+        (glob, licence) pairs read from the package's own licence files; they win over the Debian copyright file.
+    attribution
+        Who made the music, as a model card has to say.
+    labels
+        What is known about every recording of the package.
+    variant
+        Regular expression of a name's ending that tells versions of one piece apart; removed to name the work.
+    works
+        (glob, work) pairs for versions that `variant` can't see; recordings of one work share a split.
+    min_seconds
+        Shorter files are jingles and effects, and are left out.
+    """
+
+    name: str
+    package: str
+    version: str
+    sha256: str
+    megabytes: int
+    folder: str
+    patterns: tuple[str, ...]
+    attribution: str
+    archive: str = ""
+    upstream: str = ""
+    licences: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    variant: str = ""
+    works: tuple[tuple[str, str], ...] = ()
+    min_seconds: float = 20.0
+
+
+_ALBUM_LICENCE = "CC-BY-SA-3.0 or GPL-2+"
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            name="warzone2100",
+            package="warzone2100-music",
+            version="4.3.3-3",
+            sha256="d3b2c9f90ea5438d45d4aff18339a03ec808e1affa9dac91f7dad61cb15ee64e",
+            megabytes=86,
+            folder="usr/share/games/warzone2100/music",
+            patterns=("menu.opus", "albums/*/*.opus"),
+            attribution="Warzone 2100 soundtracks by Martin Severn (1999) and LupusMechanicus (2019-2022)",
+            licences=(
+                ("*/track3_enhanced.opus", "GPL-2+"),
+                ("albums/aftermath_soundtrack/*", _ALBUM_LICENCE),
+                ("albums/legacy_soundtrack/*", _ALBUM_LICENCE),
+            ),
+            labels=(("style", "electronic, ambient, film score"),),
+            works=(("*menu*", "menu"), ("*track3*", "track3")),
+        ),
+        Source(
+            name="gamine",
+            package="gamine-data",
+            version="1.6-1",
+            sha256="120e5aec63d23e5f46cd20d1aed100054a2d0663cfdd462c5e617743b775f6c7",
+            megabytes=5,
+            folder="usr/share/games/gamine/sounds",
+            patterns=("BachJSBrandenburgConcertNo2inFMajorBWV1047mvmt1.ogg",),
+            upstream="sounds/",
+            attribution="Bach, Brandenburg Concerto 2, first movement: computer performance by T. Willhoite",
+            labels=(("style", "baroque, orchestra"), ("performance", "computer")),
+        ),
+        Source(
+            name="widelands",
+            package="widelands-data",
+            version="2:1.1-3",
+            sha256="0e23d645b15bcfb9e3bcae0de9bc1bdfa75a6ecb36b2e449759d6eb0b4bbd8fb",
+            megabytes=381,
+            folder="usr/share/games/widelands/data/music",
+            patterns=("*.ogg",),
+            upstream="data/music/",
+            attribution="Widelands music by the Widelands Development Team and Stuart Marshall",
+            labels=(("style", "orchestral, folk"),),
+        ),
+        Source(
+            name="supertuxkart",
+            package="supertuxkart-data",
+            version="1.4+dfsg-2",
+            sha256="568d69cda50dc8ad1facb89514bd14953dfca736fdb83c49ae330b0aa7dd2364",
+            megabytes=628,
+            folder="usr/share/games/supertuxkart/data",
+            patterns=(
+                "music/*.ogg",
+                "tracks/ancient_colosseum_labyrinth/Battle_Theme_1.ogg",
+                "tracks/battleisland/Gran_Paradiso_Unused*.ogg",
+                "tracks/cave/beneath_the_rabbit_hole.ogg",
+            ),
+            upstream="data/",
+            attribution=(
+                "SuperTuxKart music by 0zone0ne, Krobonil (Chris Leutwyler), Claude Werner, DJ Helium, Weirwood, "
+                "Keith Baylis, Speedsound, GeekPenguinBR, Heuchi1, Kalsan, Dundersylt, Magne Djupvik, Max Freeman, "
+                "Bart Kelsey, Jason Lavallée"
+            ),
+            labels=(("style", "game, pop, folk"),),
+            variant=r"(_fast|_f)$",
+            works=(("*[Gg]ran_[Pp]aradiso*", "gran_paradiso"), ("*race_win_theme*", "win_theme")),
+            min_seconds=30.0,
+        ),
+        Source(
+            name="ufoai",
+            package="ufoai-music",
+            version="2.5-2",
+            sha256="2465d55e9dce75a3a2a1ad1c8ca67da84e251c04e0965d63a8562b2d9f76f9e6",
+            megabytes=210,
+            folder="usr/share/games/ufoai/base",
+            patterns=("music/*.ogg",),
+            archive="0music.pk3",
+            upstream="base/",
+            attribution=(
+                "UFO: Alien Invasion music by Crystan (Christian Hoffmann), Marine Baklund, Simon Green (Psymong), "
+                "Manuel Marino (Vanethian), David Reeves, Karl Macklin, azrael1322, Slippycurb, Gren, Al Riddoch, "
+                "Alex Parker, Paul Bee, Karen Rei Pease, Draikon, OpenArena, Nexuiz, Independent.nu, Golgotha"
+            ),
+            labels=(("style", "electronic, ambient, metal"),),
+            variant=r"(?<=Battlescape)\d+$|(?<=Geosphere)\d+$|(?<=ufo)\d$|-(battle|normal)-.*$",
+            works=(("*van_*", "vanethian"),),
+        ),
+        Source(
+            name="0ad",
+            package="0ad-data",
+            version="0.0.26-1",
+            sha256="53745ae74d05bccf6783400fa98f3932b21729ab9d2e86151aa2c331c3455178",
+            megabytes=1378,
+            folder="usr/share/games/0ad/mods/public",
+            patterns=("audio/music/*.ogg",),
+            archive="public.zip",
+            attribution="0 A.D. music by Wildfire Games (Omri Lahav, Jeff Willet, Mike Skalandunas, Shlomi Nogay)",
+            labels=(("style", "orchestral, folk, world"),),
+            variant=r"_\d+$",
+        ),
+    )
+}
+
+
+def sources() -> tuple[Source, ...]:
+    """Every recipe, in the order in which they are built."""
+    return tuple(SOURCES.values())
+
+
+def recording_id(source: Source, path: str) -> str:
+    """The name of a recording: its path without fixed folders and ending, in letters that any file system takes."""
+    stem = PurePosixPath(path).with_suffix("")
+    folders = [part for part in stem.parts if part not in ("audio", "music", "albums", "tracks")]
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", "_".join(folders)).strip("_")
+
+
+def work_of(source: Source, recording: str) -> str:
+    """The piece that a recording is a version of; recordings of one piece must share a split."""
+    for pattern, work in source.works:
+        if fnmatchcase(recording, pattern):
+            return work
+    return re.sub(source.variant, "", recording) if source.variant else recording
+
+
+def licence_of(source: Source, path: str, copyright_text: str) -> str:
+    """The licence of one file, from the recipe or else from the package's copyright file.
+
+    Parameters
+    ----------
+    source
+        The recipe.
+    path
+        Path of the file below the recipe's folder, or in its archive.
+    copyright_text
+        The package's `usr/share/doc/<package>/copyright`.
+
+    References
+    ----------
+    Debian, "Machine-readable debian/copyright file", version 1.0: the last paragraph that matches a file counts.
+    """
+    for pattern, licence in source.licences:
+        if fnmatchcase(path, pattern):
+            return licence
+    found = ""
+    for paragraph in re.split(r"\n\s*\n", copyright_text):
+        files = re.search(r"^Files:((?:.*\n)(?:[ \t].*\n?)*)", paragraph + "\n", re.MULTILINE)
+        licence_line = re.search(r"^License:[ \t]*(\S.*)$", paragraph, re.MULTILINE)
+        if (
+            files
+            and licence_line
+            and any(fnmatchcase(source.upstream + path, glob) for glob in files.group(1).split())
+        ):
+            found = licence_line.group(1).strip()
+    return found

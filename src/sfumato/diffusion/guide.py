@@ -1,0 +1,159 @@
+"""Guides: wrappers that take denoisers and give a denoiser; they nest in any order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sfumato.diffusion.precondition import Denoiser, spread
+from sfumato.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+
+def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+    """Classifier-free guidance: unconditional + scale * (conditional - unconditional).
+
+    Parameters
+    ----------
+    conditional, unconditional
+        The same network with and without its condition bound.
+    scale
+        1 is no guidance (the unconditional one is then never evaluated), 0 is unconditional.
+
+    References
+    ----------
+    Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598, eq. 6, with scale = 1 + w.
+    """
+    if scale == 1:
+        return conditional
+
+    def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+        base = unconditional(x, sigma)
+        return base + scale * (conditional(x, sigma) - base)
+
+    return denoise
+
+
+def keep(denoise: Denoiser, project: Callable[[Tensor], Tensor]) -> Denoiser:
+    """Hard consistency: every guess goes through `project`, the nearest signal that agrees with what is known.
+
+    A sampler's step to sigma 0 returns the guess itself, so its result satisfies the projection exactly.
+
+    References
+    ----------
+    Song et al., "Score-Based Generative Modeling through SDEs", arXiv 2011.13456, App. I.2, in the form that
+    replaces the denoised guess, as in Moliner & Välimäki, arXiv 2305.15266 ("data consistency").
+    """
+
+    def kept(x: Tensor, sigma: Tensor, /) -> Tensor:
+        return project(denoise(x, sigma))
+
+    return kept
+
+
+def known_samples(
+    observed: Float[Tensor, "b c *t"], known: Bool[Tensor, "b c *t"]
+) -> Callable[[Tensor], Tensor]:
+    """The projection of a repair, for `keep`: `observed` where `known` is True, the guess elsewhere."""
+
+    def project(denoised: Tensor) -> Tensor:
+        return torch.where(known, observed.to(denoised), denoised)
+
+    return project
+
+
+def posterior(
+    denoise: Denoiser,
+    measure: Callable[[Tensor], Tensor],
+    observed: Float[Tensor, "b ..."],
+    strength: float,
+) -> Denoiser:
+    """Reconstruction guidance: each guess moves against the gradient of its measurement error.
+
+    denoised - sigma * strength * sqrt(n) * g / ||g||, where g is the gradient with respect to x of
+    ||observed - measure(denoised)||, and n the number of values of one item. Costs a backward pass through the
+    denoiser per evaluation; works inside `torch.no_grad` and `torch.inference_mode`.
+
+    Parameters
+    ----------
+    measure
+        Differentiable map from a clean signal to what would have been observed, item by item.
+    observed
+        The measurement, of the shape that `measure` returns.
+    strength
+        Step's root mean square per unit of sigma (the paper's xi, 0.25 there). 0 is no guidance.
+
+    References
+    ----------
+    Moliner & Välimäki, "Diffusion-Based Audio Inpainting", arXiv 2305.15266 (CQT-Diff+), reconstruction
+    guidance; the normalised step is Moliner et al., arXiv 2210.15228, eq. 9-10.
+
+    Notes
+    -----
+    The gradient of half the squared error is used: it points the same way and is 0, not undefined, where the
+    measurement is met. The norm is each item's own, so a result doesn't depend on the batch. The step's length
+    depends on sigma alone, so at high sigma it can overshoot: the paper starts at a sigma of 1.
+    """
+
+    def guided(x: Tensor, sigma: Tensor, /) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_(True)
+            denoised = denoise(leaf, sigma.clone())
+            error = (observed.clone() - measure(denoised)).square().sum() / 2
+            (gradient,) = torch.autograd.grad(error, leaf)
+        norm = spread(gradient.flatten(1).norm(dim=1), x)
+        step = strength * math.sqrt(x[0].numel()) * spread(sigma, x) * gradient
+        return denoised.detach() - torch.where(norm > 0, step / norm, 0.0)
+
+    return guided
+
+
+def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
+    """Long audio as one state: the guess is denoised in windows along the last axis and crossfaded at each step.
+
+    Because every sampler's step sees the crossfaded guess, neighbours agree where they overlap. Audio no longer
+    than a window goes through unchanged. The last window is moved back to end with the audio.
+
+    Parameters
+    ----------
+    denoise
+        A denoiser whose condition, if any, holds for every window.
+    length
+        Samples (or frames) that `denoise` sees at once.
+    overlap
+        Samples shared by neighbours, in [0, length); crossfaded by raised cosines.
+
+    References
+    ----------
+    Bar-Tal et al., "MultiDiffusion", arXiv 2302.08113, eq. 5, with weights that fade.
+    """
+    if not 0 <= overlap < length:
+        raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
+
+    def joint(x: Tensor, sigma: Tensor, /) -> Tensor:
+        total = x.shape[-1]
+        if total <= length:
+            return denoise(x, sigma)
+        starts = [*range(0, total - length, length - overlap), total - length]
+        fade = torch.sin(
+            (torch.arange(overlap, dtype=x.dtype, device=x.device) + 0.5) * (math.pi / 2 / overlap)
+        )
+        summed, weights = torch.zeros_like(x), x.new_zeros(total)
+        for start in starts:
+            weight = x.new_ones(length)
+            if start > 0:
+                weight[:overlap] *= fade.square()
+            if start < total - length:
+                weight[length - overlap :] *= fade.flip(0).square()
+            here = slice(start, start + length)
+            summed[..., here] += weight * denoise(x[..., here], sigma)
+            weights[here] += weight
+        return summed / weights
+
+    return joint

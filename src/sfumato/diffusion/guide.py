@@ -41,7 +41,7 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoise
 
 
 def keep(denoise: Denoiser, project: Callable[[Tensor], Tensor]) -> Denoiser:
-    """Hard consistency: every guess goes through `project`, the nearest signal that agrees with what is known.
+    """Hard consistency: every guess goes through `project`, which makes it agree with what is known.
 
     A sampler's step to sigma 0 returns the guess itself, so its result satisfies the projection exactly.
 
@@ -77,8 +77,8 @@ def posterior(
     """Reconstruction guidance: each guess moves against the gradient of its measurement error.
 
     denoised - sigma * strength * sqrt(n) * g / ||g||, where g is the gradient with respect to x of
-    ||observed - measure(denoised)||, and n the number of values of one item. Costs a backward pass through the
-    denoiser per evaluation; works inside `torch.no_grad` and `torch.inference_mode`.
+    ||observed - measure(denoised)||, and n the number of values of one item. Costs a backward pass through
+    the denoiser per evaluation; works inside `torch.no_grad` and `torch.inference_mode`.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def posterior(
     References
     ----------
     Moliner & Välimäki, "Diffusion-Based Audio Inpainting", arXiv 2305.15266 (CQT-Diff+), reconstruction
-    guidance; the normalised step is Moliner et al., arXiv 2210.15228, eq. 9-10.
+    guidance; the normalised step is that of Moliner et al., arXiv 2210.15228 (CQTdiff).
 
     Notes
     -----
     The gradient of half the squared error is used: it points the same way and is 0, not undefined, where the
-    measurement is met. The norm is each item's own, so a result doesn't depend on the batch. The step's length
-    depends on sigma alone, so at high sigma it can overshoot: the paper starts at a sigma of 1.
+    measurement is met. The norm is each item's own, so a result doesn't depend on the batch. The step's
+    length depends on sigma alone, so at high sigma it can overshoot: the paper starts at a sigma of 1.
     """
 
     def guided(x: Tensor, sigma: Tensor, /) -> Tensor:
@@ -115,10 +115,10 @@ def posterior(
 
 
 def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
-    """Long audio as one state: the guess is denoised in windows along the last axis and crossfaded at each step.
+    """Long audio as one state: each guess is made in windows along the last axis and crossfaded.
 
-    Because every sampler's step sees the crossfaded guess, neighbours agree where they overlap. Audio no longer
-    than a window goes through unchanged. The last window is moved back to end with the audio.
+    Because every sampler's step sees the crossfaded guess, neighbours agree where they overlap. Audio no
+    longer than a window goes to `denoise` whole. The last window is moved back to end with the audio.
 
     Parameters
     ----------

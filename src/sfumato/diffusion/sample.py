@@ -146,7 +146,7 @@ def dpmpp_2m_sde(
 
     References
     ----------
-    Lu et al., arXiv 2211.01095, eq. 19 (midpoint form); eta as in Karras et al., arXiv 2206.00364, eq. 6 with
+    Lu et al., arXiv 2211.01095, SDE-DPM-Solver++(2M); eta as in Karras et al., arXiv 2206.00364, eq. 6 with
     beta(t) = eta sigma'(t) / sigma(t).
     """
     before, h_before = None, 0.0

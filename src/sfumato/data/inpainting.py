@@ -1,0 +1,185 @@
+"""Training examples of the inpainter: level pictures of seeded gaps in seeded crops, kept in a bank on disk.
+
+An example is a pure function of (recordings, seed, index). Making one costs an AR fill, so they are made once, by as
+many processes as there are cores, and read back for every later epoch with cheap changes (time reversal, low-pass).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.data.manifest import Row
+from sfumato.diffusion import noise
+from sfumato.errors import InputError, ResourceError
+from sfumato.signal.autoregressive import burg, feasible_order, posterior, runs
+from sfumato.signal.levels import N_BANDS, Grid
+from sfumato.systems import conffusion
+
+SHARD = 256
+"""Examples per file of the bank."""
+
+_GAP_S = (0.02, 1.0)
+_LEVELS = 3  # clean, AR mean, AR draw
+
+
+def _random(seed: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
+
+
+def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
+    """Levels ``(3, bands, frames)`` (clean, AR mean, AR draw; dB) and flags ``(2, frames)`` (known, touched).
+
+    Gap lengths are log-uniform from 20 ms to 1 s; one example in five has a second gap, one in ten lies at an edge
+    of its recording. Orders and contexts vary, so that the network learns to live with any of them.
+    """
+    random = _random(seed, index)
+    weights = np.sqrt([row.seconds for row in rows])
+    while True:
+        row = rows[int(random.choice(len(rows), p=weights / weights.sum()))]
+        rate = row.sample_rate
+        n = conffusion.window_samples(rate)
+        total = int(row.seconds * rate)
+        if total < n + rate:
+            continue
+        start = int(random.integers(0, total - n))
+        stereo, _ = sf.read(root / row.path, start=start, frames=n, always_2d=True)
+        if len(stereo) == n and np.sqrt(np.mean(stereo**2)) > 1e-4:
+            break
+    angle = random.uniform(-np.pi, np.pi)
+    x = stereo[:, 0] * np.cos(angle) + stereo[:, -1] * np.sin(angle)
+    known, inside = np.ones(n, dtype=bool), np.ones(n, dtype=bool)
+    length = int(rate * np.exp(random.uniform(*np.log(_GAP_S))))
+    at = (n - length) // 2 + int(random.integers(-rate // 10, rate // 10))
+    known[at : at + length] = False
+    if random.random() < 0.2:
+        second = int(rate * np.exp(random.uniform(np.log(0.02), np.log(0.2))))
+        other = int(random.integers(0, n - second))
+        known[other : other + second] = False
+    if random.random() < 0.1:  # the recording begins shortly before the gap, or within it
+        cut = int(random.integers(max(at - rate // 2, 0), at + length // 2))
+        inside[:cut] = False
+        known[:cut] = False
+    x = np.where(inside, x, 0.0)
+    context = int(random.choice([4096, 8192]))
+    orders = [512, 512, 1024] + ([2048] if length < rate // 6 else [512])
+    mean, draw = _fill(x, known, inside, context, int(random.choice(orders)), random)
+    grid = Grid(n, rate)
+    levels = np.stack([grid.levels(signal) for signal in (x, mean, draw)])
+    flags = np.stack(conffusion.frames_of(known, inside, grid))
+    return levels.astype(np.float16), flags.astype(np.int8)
+
+
+def _fill(
+    x: NDArray[np.float64],
+    known: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+    context: int,
+    order: int,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AR posterior mean and draw for every gap of a window, each from its own context."""
+    mean, draw = np.where(known, x, 0.0), np.where(known, x, 0.0)
+    missing = inside & ~known
+    limits = np.flatnonzero(inside)
+    for start, stop in runs(missing):
+        lo, hi = max(start - context, int(limits[0])), min(stop + context, int(limits[-1]) + 1)
+        part = known[lo:hi]
+        if not part.any():
+            continue
+        coefficients, variance = burg([x[lo + i : lo + j] for i, j in runs(part)], feasible_order(part, order))
+        fill = posterior(x[lo:hi], part, coefficients, variance)
+        where = np.flatnonzero(~part) + lo
+        own = (where >= start) & (where < stop)
+        mean[start:stop] = fill.mean[own]
+        draw[start:stop] = fill.draw(random.standard_normal(len(fill.mean)))[own]
+    return mean, draw
+
+
+def _make_shard(job: tuple[Sequence[Row], Path, int, int, Path]) -> Path:
+    """Write one shard unless it is there; the file appears whole."""
+    rows, root, seed, shard, path = job
+    if path.exists():
+        return path
+    made = [example(rows, root, seed, shard * SHARD + i) for i in range(SHARD)]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
+    try:
+        np.savez(temporary, levels=np.stack([m[0] for m in made]), flags=np.stack([m[1] for m in made]))
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(f"{path} can't be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def build_bank(
+    rows: Sequence[Row],
+    root: Path,
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    processes: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Shards of a bank of at least `count` examples, made where missing.
+
+    Parameters
+    ----------
+    rows, root
+        Recordings of one split, and the folder their paths are relative to.
+    folder
+        Where the shards go.
+    """
+    if not rows:
+        raise InputError("No recording to make examples from. Build data with `sfumato data build`.")
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = range(-(-count // SHARD))
+    jobs = [(rows, root, seed, shard, folder / f"{seed}-{shard:04d}.npz") for shard in shards]
+    with ProcessPoolExecutor(processes) as pool:
+        done = []
+        for path in pool.map(_make_shard, jobs):
+            done.append(path)
+            progress(len(done), len(jobs))
+    return done
+
+
+class Bank:
+    """Batches out of shards: a pure function of (seed, step), each item reversed or low-passed at random."""
+
+    def __init__(self, shards: Sequence[Path], augment: bool = True) -> None:
+        if not shards:
+            raise InputError("The bank of examples is empty.")
+        loaded = [np.load(path) for path in shards]
+        self.levels = np.concatenate([shard["levels"] for shard in loaded])
+        self.flags = np.concatenate([shard["flags"] for shard in loaded]).astype(bool)
+        self.augment = augment
+
+    def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
+        """Items ``rank * size / world`` and on of step `step`: "clean" and "condition", see `conffusion.loss`."""
+        share = size // world
+        items = [self._item(seed, step * size + rank * share + i) for i in range(share)]
+        return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
+
+    def _item(self, seed: int, number: int) -> dict[str, NDArray[np.float32]]:
+        u = noise.uniform((4,), seed=seed, item=number, step=0).numpy()
+        index = int(u[0] * len(self.levels)) if self.augment else number % len(self.levels)
+        levels, flags = self.levels[index].astype(np.float64), self.flags[index]
+        if self.augment:
+            if u[1] < 0.5:  # an autoregressive process reads the same backwards
+                levels, flags = levels[:, :, ::-1], flags[:, ::-1]
+            if u[2] < 0.15:
+                levels = levels.copy()
+                levels[:, int((0.5 + 0.5 * u[3]) * N_BANDS) :] = -140.0
+        clean, mean, draw = levels
+        view = conffusion.picture(mean, draw, flags[0], flags[1])
+        return {"clean": conffusion.target(clean, view), "condition": view.condition}

@@ -1,0 +1,228 @@
+"""Conffusion-Audio: diffusion inpainting of damaged recordings, source and filter.
+
+What no classical method knows is how loud each band goes on through the gap; what it knows well is the sound between:
+partials, colour, the join with both sides. So the two are split. The *source* is an exact draw of the autoregressive
+posterior (`signal.autoregressive`). The *filter* is the picture of band levels over time (`signal.levels`), which a
+diffusion model draws given nearly three seconds of context, the known frames, and the levels of the AR mean and
+the AR draw. The drawn levels then shape the random part of the source.
+
+The picture is whitened per clip by the levels of its own context, and the model draws its deviation from a straight
+line between the levels at both edges of the gap.
+
+Where it departs from the seed: levels instead of a waveform in a constant-Q transform (measured in
+`docs/experiments/representation.md`), so any sample rate and full bandwidth; the mean over draws stays the AR
+posterior's mean because only the random part is shaped. `temperature` scales how far a draw's levels depart from
+their expectation: 1 is the model's own posterior, 0 its mean.
+
+References
+----------
+.. [1] E. Horwitz, Y. Hoshen, "Conffusion: confidence intervals for diffusion models", arXiv 2211.09795.
+.. [2] E. Moliner, V. Välimäki, "Diffusion-based audio inpainting", JAES 72(3), 2024, arXiv 2305.15266.
+.. [3] T. Karras et al., "Elucidating the design space of diffusion-based generative models", arXiv 2206.00364.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from sfumato.config import Settings
+from sfumato.diffusion import guide, noise, precondition, sample, schedule
+from sfumato.networks import unet2d
+from sfumato.signal.levels import HOP_S, Grid, shape
+
+if TYPE_CHECKING:
+    from sfumato.train import BatchNoise
+
+Array = NDArray[np.float64]
+Known = NDArray[np.bool_]
+
+NAME = "conffusion"
+PAPER = {
+    "title": "Conffusion: Confidence Intervals for Diffusion Models, carried over to audio inpainting",
+    "arxiv": "2211.09795",
+    "code": "github.com/shanb1712/reliable-ml",
+    "licence": "none stated",
+}
+TURNS = ("denoise",)
+
+N_FRAMES = 256
+"""Frames of a picture: 2.97 s."""
+
+SCALE_DB = 10.0
+RANGE_DB = 90.0
+_EDGE_FRAMES = 4
+
+
+class Config(Settings):
+    """The inpainter's network and its noise levels."""
+
+    network: unet2d.Config = Field(
+        unet2d.Config(channels=1, condition_channels=7, widths=(16, 48, 128, 256)), description="the U-Net over levels"
+    )
+    sigma_data: float = Field(0.8, gt=0, description="standard deviation of the deviations, in units of 10 dB")
+    sigma_mean: float = Field(0.2, description="mean of ln(sigma) in training")
+    sigma_std: float = Field(1.4, gt=0, description="standard deviation of ln(sigma) in training")
+    sigma_max: float = Field(10.0, gt=0, description="first noise level of the sampler")
+    sigma_min: float = Field(0.03, gt=0, description="last noise level above 0 of the sampler")
+
+
+def build(config: Config) -> nn.Module:
+    """The network with its initial weights."""
+    return unet2d.UNet2d(config.network)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the network sees and predicts for one clip, all in whitened levels (units of 10 dB)."""
+
+    condition: NDArray[np.float32]
+    """``(7, bands, frames)``: known levels, known flag, to-be-filled flag, AR mean, AR draw, straight line, loudness."""
+    base_db: Array
+    """``(bands, frames)``: the straight line between the edges, in dB; a prediction is added to it."""
+    touched: Known
+    """``(frames,)``: frames that hold missing samples and are to be filled."""
+
+
+def picture(mean_db: Array, draw_db: Array, known: Known, touched: Known) -> Picture:
+    """The network's view of a clip.
+
+    Parameters
+    ----------
+    mean_db, draw_db
+        Levels of the clip filled with the AR posterior's mean and with one of its draws, ``(bands, frames)``. In
+        `known` frames both are the recording's own levels.
+    known
+        Frames of the recording that nothing is missing from; neither known nor `touched` is outside the recording.
+    touched
+        Frames to fill.
+    """
+    loudest = float(mean_db[:, known].max()) if known.any() else float(draw_db[:, touched].max())
+    mean_db, draw_db = (np.maximum(level, loudest - RANGE_DB) for level in (mean_db, draw_db))
+    distance = _distance(touched)
+    if known.any():
+        weight = known / (1.0 + distance / 20.0)
+        centre = (mean_db * weight).sum(axis=1, keepdims=True) / weight.sum()
+    else:
+        centre = draw_db[:, touched].mean(axis=1, keepdims=True)
+    base = _straight(np.where(known, mean_db, draw_db), known, touched)
+    channels = [
+        np.where(known, (mean_db - centre) / SCALE_DB, 0.0),
+        np.broadcast_to(known, mean_db.shape),
+        np.broadcast_to(touched, mean_db.shape),
+        np.where(touched, (mean_db - centre) / SCALE_DB, 0.0),
+        np.where(touched, (draw_db - centre) / SCALE_DB, 0.0),
+        np.where(touched, (base - centre) / SCALE_DB, 0.0),
+        np.broadcast_to((centre - loudest) / (4.0 * SCALE_DB) + 1.0, mean_db.shape),
+    ]
+    return Picture(np.stack(channels).astype(np.float32), base, touched)
+
+
+def target(clean_db: Array, view: Picture) -> NDArray[np.float32]:
+    """The deviation to be predicted, ``(1, bands, frames)``, for a clip whose true levels are known."""
+    deviation = np.maximum(clean_db, view.base_db - RANGE_DB) - view.base_db
+    return np.where(view.touched, np.clip(deviation / SCALE_DB, -6.0, 6.0), 0.0)[None].astype(np.float32)
+
+
+def _distance(touched: Known) -> Array:
+    """Frames to the nearest touched frame."""
+    index = np.flatnonzero(touched)
+    frames = np.arange(len(touched))
+    return np.min(np.abs(frames[:, None] - index[None, :]), axis=1).astype(np.float64)
+
+
+def _straight(levels: Array, known: Known, touched: Known) -> Array:
+    """`levels` with each run of touched frames replaced by a line between the mean levels just outside it."""
+    base = levels.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], touched, [False]]).astype(np.int8)))
+    for start, stop in edges.reshape(-1, 2):
+        before, after = known.copy(), known.copy()
+        before[start:], after[:stop] = False, False
+        left, right = np.flatnonzero(before)[-_EDGE_FRAMES:], np.flatnonzero(after)[:_EDGE_FRAMES]
+        left = left[left >= start - 4 * _EDGE_FRAMES]
+        right = right[right < stop + 4 * _EDGE_FRAMES]
+        if len(left) or len(right):
+            a = levels[:, left if len(left) else right].mean(axis=1, keepdims=True)
+            b = levels[:, right if len(right) else left].mean(axis=1, keepdims=True)
+            share = (np.arange(stop - start) + 1.0) / (stop - start + 1.0)
+            base[:, start:stop] = a * (1.0 - share) + b * share
+    return base
+
+
+def loss(network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str) -> dict[str, Tensor]:
+    """EDM's weighted squared error [3]_ over the touched frames.
+
+    `batch` holds "clean" ``(b, 1, bands, frames)`` from `target` and "condition" ``(b, 7, bands, frames)``.
+    """
+    clean, condition = batch["clean"], batch["condition"]
+    touched = condition[:, 2:3]
+    sigma = precondition.lognormal_sigma(noise.uniform(0).double(), config.sigma_mean, config.sigma_std).float()
+    denoise = precondition.edm(network, condition, config.sigma_data)
+    noisy = (clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])) * touched
+    squared = (denoise(noisy, sigma).float() - clean) ** 2 * touched
+    per_item = squared.sum(dim=(1, 2, 3)) / touched.sum(dim=(1, 2, 3))
+    return {"total": (precondition.edm_weight(sigma, config.sigma_data) * per_item).mean(), "squared": per_item.mean()}
+
+
+@torch.no_grad()
+def draw_levels(
+    network: nn.Module,
+    config: Config,
+    views: list[Picture],
+    *,
+    seed: int,
+    items: list[int],
+    steps: int,
+    temperature: float,
+) -> list[Array]:
+    """Levels in dB ``(bands, frames)`` for each view: expectation plus `temperature` times a draw's departure from it.
+
+    Parameters
+    ----------
+    seed, items
+        Name the noise of each view: the same numbers give the same draw in any batch.
+    steps
+        Of the second-order multistep sampler; not used at temperature 0, where one evaluation is enough.
+    """
+    condition = torch.from_numpy(np.stack([view.condition for view in views]))
+    touched = condition[:, 2:3]
+    denoise = guide.keep(precondition.edm(network, condition, config.sigma_data), lambda x: x * touched)
+    start = noise.walk(condition.shape[2:], seed=seed, items=items)(0)[:, None] * touched
+    top = torch.full((len(views),), config.sigma_max)
+    deviation = denoise(torch.zeros_like(start), top)
+    if temperature > 0.0:
+        sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
+        drawn = sample.last(sample.dpmpp_2m(denoise, start * config.sigma_max, sigmas))
+        deviation = deviation + temperature * (drawn - deviation)
+    return [v.base_db + SCALE_DB * d.double().numpy() for v, d in zip(views, deviation[:, 0], strict=True)]
+
+
+def frames_of(known: Known, inside: Known, grid: Grid) -> tuple[Known, Known]:
+    """Known and touched frames of a window.
+
+    Parameters
+    ----------
+    known
+        Observed samples; False also where the window reaches out of the recording.
+    inside
+        Samples of the recording.
+    """
+    touched = grid.touched(known | ~inside)
+    centre = np.minimum(np.arange(grid.n_frames) * grid.hop_length, grid.n_samples - 1)
+    return inside[centre] & ~touched, touched & inside[centre]
+
+
+def window_samples(sample_rate: int) -> int:
+    """Samples of a window that gives a picture of `N_FRAMES` frames."""
+    return N_FRAMES * round(HOP_S * sample_rate) - 1
+
+
+def apply_levels(mean: Array, draw: Array, known: Known, levels_db: Array, grid: Grid) -> Array:
+    """The AR draw with its random part shaped to the wanted levels."""
+    return shape(mean, np.where(known, 0.0, draw - mean), known, levels_db, grid)

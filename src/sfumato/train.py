@@ -1,0 +1,496 @@
+"""The one training loop, for every system: `fit(system, config, settings, dataset, out)`.
+
+Everything random is a pure function of (seed, step, item), so the state of a training is its weights, its average,
+its optimizer and a step number; resuming is bit-exact on the same device, threads and versions. Under torchrun each
+process takes its share of every batch and gradients are averaged, so n processes do what one does, up to rounding.
+
+Written to `out`: `checkpoint-<step>.safetensors` (the last two), `log.jsonl`, `tensorboard/`, `demos/` and, at the
+end, the folder `model/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, distributed, nn
+
+from sfumato.config import Settings
+from sfumato.diffusion import noise as streams
+from sfumato.errors import InputError, ModelError, SfumatoError
+from sfumato.journal import Journal
+from sfumato.model import Card, Model, fill_network, read_tensors, save, write_tensors
+from sfumato.processes import Stop, group, only_writer, stop_signals
+
+MAX_SKIPPED = 50
+"""Steps in a row whose gradient may be non-finite (and are skipped) before the training gives up."""
+
+
+class TrainSettings(Settings):
+    """How long, how fast and how carefully to train."""
+
+    seed: int = Field(0, ge=0, description="seed of weights, batches and noise")
+    steps: int = Field(10_000, ge=1, description="training steps; the learning rate decays over them")
+    batch_size: int = Field(16, ge=1, description="items per step, over all processes")
+    learning_rate: float = Field(3e-4, gt=0, description="highest learning rate of AdamW")
+    decay_to: float = Field(0.01, ge=0, le=1, description="last learning rate as a part of the highest")
+    warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(
+        0.01, ge=0, description="AdamW's decay of matrices and kernels (never of vectors)"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the weights' moving average")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the network")
+    channels_last: bool = Field(False, description="store images channels-last (faster 2-D convolutions)")
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="where to train: cpu or cuda")
+    minutes: float | None = Field(
+        None, ge=0, description="stop at the first step border after this wall time"
+    )
+    log_every: int = Field(50, ge=1, description="steps between log lines")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
+    validate_every: int = Field(
+        1000, ge=1, description="steps between validations, where a validation set is given"
+    )
+    validation_batches: int = Field(8, ge=1, description="batches per validation, always the same ones")
+    demo_every: int = Field(0, ge=0, description="steps between demos as audio; 0 for none")
+    tensorboard: bool = Field(False, description="also write TensorBoard events (extra: train)")
+
+
+_MAY_CHANGE = {"steps", "minutes", "device", "compile", "log_every", "checkpoint_every"} | {
+    "validate_every", "validation_batches", "demo_every", "tensorboard"
+}  # fmt: skip
+
+
+class Dataset(Protocol):
+    """Batches as a pure function of their arguments."""
+
+    def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
+        """Items [rank, rank + 1) * size / world of the `size` items of step `step`, stacked by name."""
+        ...
+
+
+class System(Protocol):
+    """What the loop needs of a system's module. With several TURNS, each names the child module it trains."""
+
+    NAME: str
+    TURNS: Sequence[str]
+
+    def build(self, config: Any) -> nn.Module:
+        """The network with its initial weights."""
+        ...
+
+    def loss(
+        self, network: nn.Module, batch: dict[str, Tensor], config: Any, noise: BatchNoise, turn: str
+    ) -> dict[str, Tensor]:
+        """Scalar losses, means over the batch; "total" is the one stepped."""
+        ...
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """Random tensors for the items of one batch; each item's stream is its own, whatever batch or process it is in.
+
+    `noise(tag, shape)` is standard normal with the batch in front: (n_items, *shape). Different tags, different noise.
+    """
+
+    seed: int
+    first: int
+    n_items: int
+    device: str = "cpu"
+
+    def __call__(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
+        """Standard normal noise, float32, (n_items, *shape)."""
+        rows = [streams.normal(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
+        return torch.stack(rows).to(self.device)
+
+    def uniform(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform numbers in [0, 1), float32, (n_items, *shape), independent of the normal ones of the same tag."""
+        rows = [streams.uniform(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
+        return torch.stack(rows).float().clamp(max=1 - 2.0**-24).to(self.device)
+
+    def _items(self) -> range:
+        """Numbers of the items, counted from the start of the training."""
+        return range(self.first, self.first + self.n_items)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training came to."""
+
+    step: int
+    stopped_by: Literal["steps", "minutes"]
+    checkpoint: Path
+    model: Path
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The rate of step `step` (from 0): linear warm-up, then half a cosine down to `decay_to` of the highest."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    low = settings.decay_to
+    return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def fit(
+    system: System,
+    config: BaseModel,
+    settings: TrainSettings,
+    dataset: Dataset,
+    out: Path,
+    *,
+    validation: Dataset | None = None,
+    card: Card | None = None,
+    name: str | None = None,
+) -> Fitted:
+    """Train a network of `system` and write its averaged weights as the model folder `out/model`.
+
+    Starts from the newest checkpoint in `out` if there is one. SIGTERM or SIGINT stops at the next step border, writes
+    a checkpoint and raises SystemExit(143 or 130); a second one exits at once.
+
+    Parameters
+    ----------
+    system : the system's module.
+    config : its configuration; `config.sample_rate`, if any, goes into the card.
+    settings : how to train.
+    dataset : where batches come from.
+    out : folder for everything written; created.
+    validation : a second dataset, whose loss under the averaged weights is logged as `validation`.
+    card : licence, data and command for the model's card; steps, minutes and seed are filled in.
+    name : the model's name; default is the name of `out`.
+
+    Raises
+    ------
+    InputError
+        `out` belongs to a training with other settings, or another process is writing to it.
+    SfumatoError
+        The loss stayed non-finite for 50 steps in a row.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    devices = [torch.cuda.current_device()] if settings.device == "cuda" else []
+    with (
+        group(settings.device) as (rank, world),
+        only_writer(out) if rank == 0 else contextlib.nullcontext(),
+        torch.random.fork_rng(devices),
+        stop_signals() as stop,
+    ):
+        run = _Run(system, config, settings, out, rank, world)
+        run.resume()
+        fitted = run.loop(dataset, validation, stop)
+        if rank == 0:
+            run.export(card or Card(), name or out.resolve().name)
+    return fitted
+
+
+class _Run:
+    """One training on its way: network, average, optimizers, step, and what is written about them."""
+
+    def __init__(
+        self, system: System, config: BaseModel, settings: TrainSettings, out: Path, rank: int, world: int
+    ) -> None:
+        if settings.batch_size % world:
+            raise InputError(f"batch_size = {settings.batch_size} can't be shared by {world} processes.")
+        self.system, self.config, self.settings, self.out = system, config, settings, out
+        self.rank, self.world = rank, world
+        torch.manual_seed(settings.seed)
+        self.network = system.build(config).to(settings.device)
+        if settings.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        if settings.compile:
+            self.network.compile()
+        self.optimizers = {turn: self._optimizer(turn) for turn in system.TURNS}
+        self.step = 0
+        self.seconds = 0.0
+        self.sums: dict[str, Tensor] = {}
+        self.skipped = 0
+
+    def _optimizer(self, turn: str) -> torch.optim.AdamW:
+        """AdamW over what `turn` trains: all weights, or with several turns the child module of that name."""
+        module = self.network if len(self.system.TURNS) == 1 else self.network.get_submodule(turn)
+        weights = [weight for weight in module.parameters() if weight.requires_grad]
+        matrices, vectors = [w for w in weights if w.ndim >= 2], [w for w in weights if w.ndim < 2]
+        parts = [{"params": matrices, "weight_decay": self.settings.weight_decay}] if matrices else []
+        parts += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
+        return torch.optim.AdamW(parts, betas=(0.9, 0.99))
+
+    def loop(self, dataset: Dataset, validation: Dataset | None, stop: Stop) -> Fitted:
+        """Train until the last step, the time limit or a signal; always ends on a checkpoint."""
+        settings, begun, before = self.settings, time.monotonic(), self.seconds
+        saved = -1
+        stopped_by: Literal["steps", "minutes"] = "steps"
+        log = Journal(
+            self.out, self.step, settings.steps, tensorboard=settings.tensorboard, quiet=self.rank != 0
+        )
+        with log, ThreadPoolExecutor(1) as pool:
+            share = (settings.batch_size, self.rank, self.world)
+            coming = pool.submit(dataset.batch, settings.seed, self.step, *share)
+            while self.step < settings.steps:
+                if self._any(stop.number != 0):
+                    break
+                if self._any(
+                    settings.minutes is not None and time.monotonic() - begun >= 60 * settings.minutes
+                ):
+                    stopped_by = "minutes"
+                    break
+                batch = coming.result()
+                if self.step + 1 < settings.steps:
+                    coming = pool.submit(dataset.batch, settings.seed, self.step + 1, *share)
+                self.train_step(batch)
+                self.seconds = before + time.monotonic() - begun
+                log.advance(self.step)
+                if self._due(settings.log_every):
+                    log.report(self.step, self.seconds, self._means())
+                if validation is not None and self._due(settings.validate_every):
+                    log.report(self.step, self.seconds, self.validate(validation))
+                if self.rank == 0 and settings.demo_every and self.step % settings.demo_every == 0:
+                    self.demo()
+                if self.step % settings.checkpoint_every == 0:
+                    saved = self.checkpoint()
+            coming.cancel()
+        if saved != self.step:
+            self.checkpoint()
+        if self._any(stop.number != 0):
+            raise SystemExit(128 + (stop.number or signal.SIGTERM))
+        return Fitted(self.step, stopped_by, self._path(self.step), self.out / "model")
+
+    def train_step(self, batch: dict[str, Tensor]) -> None:
+        """One step of every turn, then of the average."""
+        torch.manual_seed(
+            _mix(self.settings.seed, self.step, self.rank)
+        )  # dropout, too, depends on the step alone
+        self.network.train()
+        rate = learning_rate(self.settings, self.step)
+        noise = self._noise(self.settings.seed, self.step)
+        batch = {key: value.to(self.settings.device) for key, value in batch.items()}
+        finite = True
+        for turn, optimizer in self.optimizers.items():
+            with self._arithmetic():
+                losses = self.system.loss(self.network, batch, self.config, noise, turn)
+            losses["total"].backward()  # type: ignore[no-untyped-call]
+            weights = [weight for part in optimizer.param_groups for weight in part["params"]]
+            self._average_gradients(weights)
+            norm = nn.utils.clip_grad_norm_(weights, self.settings.clip_norm)
+            finite = finite and bool(torch.isfinite(norm))
+            if finite:
+                for part in optimizer.param_groups:
+                    part["lr"] = rate
+                optimizer.step()
+                self._add(losses | {"gradient_norm": norm}, turn)
+            self.network.zero_grad(set_to_none=True)
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped >= MAX_SKIPPED:
+            raise SfumatoError(
+                f"The gradient was not finite for {MAX_SKIPPED} steps up to step {self.step}. "
+                f"Lower learning_rate ({self.settings.learning_rate:g}) or use precision float32."
+            )
+        self.step += 1
+        self._update_average()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the new ones; faster at first, as the first weights are worthless."""
+        decay = min(self.settings.ema_decay, self.step / (self.step + 9))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        for old, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            old.copy_(new)
+
+    @torch.no_grad()
+    def validate(self, validation: Dataset) -> dict[str, float]:
+        """Mean losses of the averaged weights over the first batches of `validation`, with fixed noise."""
+        total: dict[str, float] = {}
+        n_batches = self.settings.validation_batches
+        for i in range(n_batches):
+            batch = validation.batch(0, i, self.settings.batch_size, self.rank, self.world)
+            batch = {key: value.to(self.settings.device) for key, value in batch.items()}
+            with self._arithmetic():
+                for turn in self.system.TURNS:
+                    losses = self.system.loss(self.average, batch, self.config, self._noise(0, i), turn)
+                    for key, value in losses.items():
+                        label = f"validation/{self._label(key, turn)}"
+                        total[label] = total.get(label, 0.0) + self._mean(value) / n_batches
+        return total
+
+    def demo(self) -> None:
+        """Let the system write what it can do now, if it defines `demo`."""
+        demo = getattr(self.system, "demo", None)
+        if demo is not None:
+            folder = self.out / "demos"
+            folder.mkdir(exist_ok=True)
+            with torch.no_grad():
+                demo(self.average, self.config, self.settings, folder, self.step)
+
+    def checkpoint(self) -> int:
+        """Write the whole state, keep the last two checkpoints; the step."""
+        if self.rank == 0:
+            tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
+            tensors |= {f"sums.{key}": value for key, value in self.sums.items()}
+            for turn, optimizer in self.optimizers.items():
+                for i, state in optimizer.state_dict()["state"].items():
+                    tensors |= {f"optimizer.{turn}.{i}.{key}": value for key, value in state.items()}
+            metadata = {
+                "step": str(self.step),
+                "seconds": f"{self.seconds:.3f}",
+                "system": self.system.NAME,
+                "config": self.config.model_dump_json(),
+                "settings": self.settings.model_dump_json(),
+            }
+            write_tensors(self._path(self.step), tensors, metadata)
+            for old in _checkpoints(self.out)[:-2]:
+                old.unlink()
+        return self.step
+
+    def resume(self) -> None:
+        """Take up the newest checkpoint of the folder, if any."""
+        found = _checkpoints(self.out)
+        if not found:
+            return
+        path = found[-1]
+        tensors, metadata = read_tensors(path)
+        self._check_same(path, metadata)
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, rest = key.partition(".")
+            groups.setdefault(kind, {})[rest] = value
+        fill_network(self.network, groups.get("network", {}), path)
+        fill_network(self.average, groups.get("average", {}), path)
+        self.sums = {key: value.to(self.settings.device) for key, value in groups.get("sums", {}).items()}
+        for turn, optimizer in self.optimizers.items():
+            self._resume_optimizer(optimizer, f"{turn}.", groups.get("optimizer", {}), path)
+        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+
+    def _resume_optimizer(
+        self, optimizer: torch.optim.AdamW, prefix: str, saved: Mapping[str, Tensor], path: Path
+    ) -> None:
+        """Give `optimizer` its saved moments, laid out in memory like the weights they belong to."""
+        weights = [weight for part in optimizer.param_groups for weight in part["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in saved.items():
+            if key.startswith(prefix):
+                number, _, moment = key.removeprefix(prefix).partition(".")
+                if not (number.isdecimal() and int(number) < len(weights)):
+                    raise ModelError(f"{path}: optimizer.{key} belongs to no weight of this network.")
+                weight = weights[int(number)]
+                if value.shape == weight.shape and value.ndim:
+                    value = torch.empty_like(weight).copy_(value)
+                state.setdefault(int(number), {})[moment] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    def _check_same(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Refuse a checkpoint of another system, configuration or way of training."""
+        try:
+            before = json.loads(metadata["settings"])
+            same = metadata["system"] == self.system.NAME
+            same = same and json.loads(metadata["config"]) == self.config.model_dump(mode="json")
+        except (KeyError, ValueError):
+            raise ModelError(f"{path} is no training checkpoint.") from None
+        if not same:
+            raise InputError(f"{self.out} holds a training of another configuration. Choose another folder.")
+        now = self.settings.model_dump(mode="json")
+        changed = [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{self.out} holds a training with {key} = {before.get(key)}, now {key} = {now[key]}. "
+                "Keep it or choose another folder."
+            )
+
+    def export(self, card: Card, name: str) -> None:
+        """Write the averaged weights as a model folder."""
+        full = card.model_copy(
+            update={
+                "seed": self.settings.seed,
+                "steps": self.step,
+                "minutes": round(self.seconds / 60, 1),
+                "sample_rate": card.sample_rate or getattr(self.config, "sample_rate", None),
+            }
+        )
+        save(Model(name, self.system.NAME, self.config, self.average, full), self.out / "model")
+
+    def _noise(self, seed: int, step: int) -> BatchNoise:
+        """The noise of this process's share of the items of `step`."""
+        share = self.settings.batch_size // self.world
+        first = step * self.settings.batch_size + self.rank * share
+        return BatchNoise(seed, first, share, self.settings.device)
+
+    def _arithmetic(self) -> torch.autocast:
+        """Autocast to bfloat16, or nothing."""
+        wanted = self.settings.precision == "bfloat16"
+        return torch.autocast(self.settings.device, torch.bfloat16, enabled=wanted)
+
+    def _average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if self.world > 1 and gradients:
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            distributed.all_reduce(flat)
+            parts = flat.div_(self.world).split([gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view(gradient.shape))
+
+    def _any(self, condition: bool) -> bool:
+        """True on every process if it is on one, so that all stop at the same step."""
+        if self.world == 1:
+            return condition
+        flag = torch.tensor(int(condition), device=self.settings.device)
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return bool(flag)
+
+    def _mean(self, value: Tensor) -> float:
+        """Mean of a scalar over the processes."""
+        value = value.detach().clone().double() / self.world
+        if self.world > 1:
+            distributed.all_reduce(value)
+        return float(value)
+
+    def _label(self, key: str, turn: str) -> str:
+        """Name of a loss in the log: the turn's name stands before it where there are several."""
+        return key if len(self.system.TURNS) == 1 else f"{turn}/{key}"
+
+    def _add(self, losses: Mapping[str, Tensor], turn: str) -> None:
+        """Add to the sums since the last log line; no waiting for the device."""
+        for key, value in losses.items():
+            for label, term in (
+                (self._label(key, turn), value),
+                (f"n.{self._label(key, turn)}", value * 0 + 1),
+            ):
+                self.sums[label] = (
+                    self.sums.get(label, torch.zeros_like(value, dtype=torch.float64)) + term.detach()
+                )
+
+    def _means(self) -> dict[str, float]:
+        """Means since the last log line, which starts anew."""
+        sums, self.sums = self.sums, {}
+        keys = [key for key in sums if not key.startswith("n.")]
+        return {key: self._mean(sums[key] / sums[f"n.{key}"]) for key in keys}
+
+    def _due(self, every: int) -> bool:
+        """Whether this is one of every `every` steps, or the last."""
+        return self.step % every == 0 or self.step == self.settings.steps
+
+    def _path(self, step: int) -> Path:
+        """File of the checkpoint of `step`."""
+        return self.out / f"checkpoint-{step:08d}.safetensors"
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    """Checkpoints in `out`, oldest first."""
+    return sorted(out.glob("checkpoint-????????.safetensors"))
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    """A seed for torch's own generator that differs by step and process (odd multipliers modulo 2^63)."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63

@@ -28,7 +28,9 @@ SHARD = 256
 """Examples per file of the bank."""
 
 _GAP_S = (0.02, 1.0)
-_LEVELS = 3  # clean, AR mean, AR draw
+
+_ORDERS = ((0.1, (512, 1024, 2048)), (0.3, (512, 512, 1024)), (0.5, (256, 512)), (2.0, (256,)))
+"""Up to which gap length (s) which AR orders; a long gap's levels hardly depend on the order, its cost does."""
 
 
 def _random(seed: int, index: int) -> np.random.Generator:
@@ -70,11 +72,11 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
         known[:cut] = False
     x = np.where(inside, x, 0.0)
     context = int(random.choice([4096, 8192]))
-    orders = [512, 512, 1024] + ([2048] if length < rate // 6 else [512])
+    orders = next(orders for limit_s, orders in _ORDERS if length <= limit_s * rate)
     mean, draw = _fill(x, known, inside, context, int(random.choice(orders)), random)
     grid = Grid(n, rate)
     levels = np.stack([grid.levels(signal) for signal in (x, mean, draw)])
-    flags = np.stack(conffusion.frames_of(known, inside, grid))
+    flags = np.stack(conffusion.frames_of(known, inside, inside & ~known, grid))
     return levels.astype(np.float16), flags.astype(np.int8)
 
 

@@ -139,6 +139,25 @@ def shape(
     seam_s
         Length of the take-over at the edges, in seconds.
     """
+    frames = np.flatnonzero(grid.touched(known))
+    if not len(frames):
+        return mean
+    # Only the frames around the gaps matter: work on that stretch, cut on the grid.
+    margin = 2 * grid.n_fft // grid.hop_length
+    first, last = max(int(frames[0]) - margin, 0), min(int(frames[-1]) + margin, grid.n_frames - 1)
+    lo, hi = first * grid.hop_length, min((last + 1) * grid.hop_length - 1, grid.n_samples)
+    part = Grid(hi - lo, grid.sample_rate)
+    shaped = innovation.copy()
+    shaped[lo:hi] = _shape(
+        mean[lo:hi], innovation[lo:hi], known[lo:hi], wanted_db[:, first : first + part.n_frames], part, rounds, seam_s
+    )
+    return np.asarray(mean + shaped)
+
+
+def _shape(
+    mean: Array, innovation: Array, known: Known, wanted_db: Array, grid: Grid, rounds: int, seam_s: float
+) -> Array:
+    """The shaped innovation of one stretch."""
     touched = grid.touched(known)
     wanted = 10.0 ** (wanted_db / 10.0) * grid._scale()
     spectrum_mean = grid.transform(mean)
@@ -155,7 +174,7 @@ def shape(
         gain_db[:, ~touched] = 0.0
         shaped = np.where(known, 0.0, grid.inverse(spectrum * _over_bins(gain_db, len(spectrum))))
         shaped = seam * shaped + (1.0 - seam) * innovation
-    return np.asarray(mean + shaped)
+    return np.asarray(shaped)
 
 
 def _over_bins(gain_db: Array, n_bins: int) -> Array:

@@ -23,6 +23,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -177,33 +178,36 @@ def draw_levels(
     views: list[Picture],
     *,
     seed: int,
-    items: list[int],
+    item: int,
     steps: int,
     temperature: float,
 ) -> list[Array]:
     """Levels in dB ``(bands, frames)`` for each view: expectation plus `temperature` times a draw's departure from it.
 
+    Views are draws 0, 1, ... of one window; draw 2k + 1 starts from the mirrored noise of draw 2k.
+
     Parameters
     ----------
-    seed, items
-        Name the noise of each view: the same numbers give the same draw in any batch.
+    seed, item
+        Name the window's noise: the same numbers give the same draws in any batch.
     steps
         Of the second-order multistep sampler; not used at temperature 0, where one evaluation is enough.
     """
     condition = torch.from_numpy(np.stack([view.condition for view in views]))
     touched = condition[:, 2:3]
     denoise = guide.keep(precondition.edm(network, condition, config.sigma_data), lambda x: x * touched)
-    start = noise.walk(condition.shape[2:], seed=seed, items=items)(0)[:, None] * touched
+    picture_shape = condition.shape[2:]
+    start = [(-1) ** d * noise.normal(picture_shape, seed=seed, item=item, step=2 * (d // 2) + 1) for d in range(len(views))]
     top = torch.full((len(views),), config.sigma_max)
-    deviation = denoise(torch.zeros_like(start), top)
+    deviation = denoise(torch.zeros_like(condition[:, :1]), top)
     if temperature > 0.0:
         sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
-        drawn = sample.last(sample.dpmpp_2m(denoise, start * config.sigma_max, sigmas))
+        drawn = sample.last(sample.dpmpp_2m(denoise, config.sigma_max * torch.stack(start)[:, None] * touched, sigmas))
         deviation = deviation + temperature * (drawn - deviation)
     return [v.base_db + SCALE_DB * d.double().numpy() for v, d in zip(views, deviation[:, 0], strict=True)]
 
 
-def frames_of(known: Known, inside: Known, grid: Grid) -> tuple[Known, Known]:
+def frames_of(known: Known, inside: Known, own: Known, grid: Grid) -> tuple[Known, Known]:
     """Known and touched frames of a window.
 
     Parameters
@@ -212,10 +216,11 @@ def frames_of(known: Known, inside: Known, grid: Grid) -> tuple[Known, Known]:
         Observed samples; False also where the window reaches out of the recording.
     inside
         Samples of the recording.
+    own
+        Missing samples that are to be filled.
     """
-    touched = grid.touched(known | ~inside)
     centre = np.minimum(np.arange(grid.n_frames) * grid.hop_length, grid.n_samples - 1)
-    return inside[centre] & ~touched, touched & inside[centre]
+    return ~grid.touched(known | ~inside) & inside[centre], grid.touched(~own) & inside[centre]
 
 
 def window_samples(sample_rate: int) -> int:
@@ -226,3 +231,21 @@ def window_samples(sample_rate: int) -> int:
 def apply_levels(mean: Array, draw: Array, known: Known, levels_db: Array, grid: Grid) -> Array:
     """The AR draw with its random part shaped to the wanted levels."""
     return shape(mean, np.where(known, 0.0, draw - mean), known, levels_db, grid)
+
+
+def spread(figures: Mapping[str, float], length_s: float) -> float:
+    """How much of the random part `method auto` keeps in a gap of `length_s`: 0 is the AR mean, 1 a full draw.
+
+    Read off the measured risks in a model's card (``risk_<spread>_<length>ms``, lower is better, one per tried spread
+    and gap length): the spread of least risk at each measured length, interpolated over the logarithm of the length.
+    """
+    table: dict[float, dict[float, float]] = {}
+    for name, value in figures.items():
+        parts = name.split("_")
+        if len(parts) == 3 and parts[0] == "risk" and parts[2].endswith("ms"):
+            table.setdefault(float(parts[2][:-2]), {})[float(parts[1])] = value
+    if not table:
+        return 1.0
+    lengths = sorted(table)
+    best = [min(table[length], key=lambda s: table[length][s]) for length in lengths]
+    return float(np.interp(np.log(1e3 * length_s), np.log(lengths), best))

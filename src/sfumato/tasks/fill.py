@@ -1,0 +1,170 @@
+"""Filling one window of one channel: every method behind one signature, `fill(window, settings, model) -> Fill`.
+
+A window is nearly three seconds around one gap (or a few close ones). Short lengths below are in seconds, so that
+every sample rate gets the same treatment; at 44.1 kHz the longest model has 2048 coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.diffusion import noise
+from sfumato.errors import InputError
+from sfumato.signal import sparse
+from sfumato.signal.autoregressive import burg, extrapolate, feasible_order, janssen, posterior, runs
+from sfumato.signal.levels import Grid
+from sfumato.systems import conffusion
+
+if TYPE_CHECKING:
+    from sfumato.model import Model
+
+Array = NDArray[np.float64]
+Known = NDArray[np.bool_]
+
+CONTEXT_S = 8192 / 44100
+JANSSEN_CONTEXT_S = 4096 / 44100
+JANSSEN_ORDER_S = 1024 / 44100
+MAX_ORDER = 2048
+
+_ORDERS_S = ((0.2, (2048 / 44100, 1024 / 44100)), (0.5, (1024 / 44100, 512 / 44100)), (np.inf, (512 / 44100,)))
+"""Up to which gap length (s) which AR orders (s) take turns over pairs of draws: long gaps gain nothing from the
+longer models, which cost their square."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One channel around a gap."""
+
+    x: Array
+    """``(n,)``, 0 where not known."""
+    known: Known
+    """Observed samples."""
+    inside: Known
+    """Samples of the recording."""
+    own: Known
+    """Missing samples that are to be filled; other missing samples are only not known."""
+    sample_rate: int
+    item: int
+    """Number of the window's own stream of noise."""
+
+    @property
+    def length_s(self) -> float:
+        """Length of the longest gap to be filled, in seconds."""
+        return max(stop - start for start, stop in runs(self.own)) / self.sample_rate
+
+    def near(self, context_s: float) -> slice:
+        """The stretch from `context_s` before the first to `context_s` after the last missing sample."""
+        missing, inside = np.flatnonzero(self.own), np.flatnonzero(self.inside)
+        context = round(context_s * self.sample_rate)
+        start = max(int(missing[0]) - context, int(inside[0]))
+        return slice(start, min(int(missing[-1]) + context, int(inside[-1])) + 1)
+
+
+@dataclass(frozen=True)
+class Fill:
+    """The missing samples of a window, several times."""
+
+    draws: Array
+    """``(n_draws, missing)``."""
+
+
+def order_of(order_s: float, sample_rate: int) -> int:
+    """Coefficients of a model that spans `order_s`."""
+    return max(8, min(MAX_ORDER, round(order_s * sample_rate)))
+
+
+def fill_janssen(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
+    """Gap-wise Janssen, order 1024 and 4096 samples of context at 44.1 kHz; one fill, whatever `n_draws`."""
+    near = window.near(JANSSEN_CONTEXT_S)
+    filled = janssen(window.x[near], window.known[near], order_of(JANSSEN_ORDER_S, window.sample_rate))
+    return Fill(filled[window.own[near]][None])
+
+
+def fill_extrapolate(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
+    """Cross-faded AR extrapolation from both sides; one fill."""
+    near = window.near(JANSSEN_CONTEXT_S)
+    filled = extrapolate(window.x[near], window.known[near], order_of(JANSSEN_ORDER_S, window.sample_rate))
+    return Fill(filled[window.own[near]][None])
+
+
+def fill_aspain(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
+    """A-SPAIN with its published settings; one fill."""
+    near = window.near(2 * JANSSEN_CONTEXT_S)
+    filled = sparse.aspain(window.x[near], window.known[near])
+    return Fill(filled[window.own[near]][None])
+
+
+def fill_ar(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
+    """Draws of the AR posterior."""
+    return Fill(np.stack([source.draw for source in _sources(window, n_draws, seed)]))
+
+
+def fill_diffusion(
+    window: Window, n_draws: int, seed: int, model: Model | None, *, steps: int, temperature: float, spread: float = 1.0
+) -> Fill:
+    """Draws of the AR posterior, their random part shaped to band levels drawn by the diffusion model.
+
+    `spread` scales the shaped random part: 1 is a full draw, 0 the AR posterior's mean.
+    """
+    if model is None or not isinstance(model.config, conffusion.Config):
+        raise InputError("The method diffusion needs a model of the system conffusion.")
+    grid = Grid(len(window.x), window.sample_rate)
+    known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
+    sources = _sources(window, n_draws, seed)
+    views, wholes = [], []
+    for source in sources:
+        mean, draw = (window.x.copy() for _ in range(2))
+        mean[window.own], draw[window.own] = source.mean, source.draw
+        views.append(conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched))
+        wholes.append((mean, draw))
+    levels = conffusion.draw_levels(
+        model.network, model.config, views, seed=seed, item=window.item, steps=steps, temperature=temperature
+    )
+    kept = ~window.own
+    shaped = [
+        conffusion.apply_levels(mean, draw, kept, level, grid)[window.own]
+        for (mean, draw), level in zip(wholes, levels, strict=True)
+    ]
+    return Fill(np.stack([s.mean + spread * (d - s.mean) for s, d in zip(sources, shaped, strict=True)]))
+
+
+@dataclass(frozen=True)
+class _Source:
+    mean: Array
+    draw: Array
+
+
+def _sources(window: Window, n_draws: int, seed: int) -> list[_Source]:
+    """AR posterior draws in mirrored pairs: draw 2k + 1 is draw 2k reflected at the mean.
+
+    Each is an exact draw; the mean over whole pairs is the posterior's mean itself. Pairs take turns over the orders
+    of `_ORDERS_S`, so the draws also tell how far the choice of the order matters.
+    """
+    near = window.near(CONTEXT_S)
+    x, known, own = window.x[near], window.known[near], window.own[near]
+    orders_s = next(orders for limit, orders in _ORDERS_S if window.length_s <= limit)
+    segments = [x[i:j] for i, j in runs(known)]
+    wanted = own[~known]
+    sources: list[_Source] = []
+    posteriors = {}
+    for pair in range(-(-n_draws // 2)):
+        order = feasible_order(known, order_of(orders_s[pair % len(orders_s)], window.sample_rate))
+        if order not in posteriors:
+            posteriors[order] = posterior(x, known, *burg(segments, order))
+        fill = posteriors[order]
+        z = noise.normal((len(fill.mean),), seed=seed, item=window.item, step=2 * pair).double().numpy()
+        sources += [_Source(fill.mean[wanted], fill.draw(sign * z)[wanted]) for sign in (1.0, -1.0)]
+    return sources[:n_draws]
+
+
+CLASSICAL: dict[str, Callable[[Window, int, int, Model | None], Fill]] = {
+    "ar": fill_ar,
+    "janssen": fill_janssen,
+    "aspain": fill_aspain,
+    "extrapolate": fill_extrapolate,
+}

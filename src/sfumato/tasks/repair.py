@@ -1,0 +1,400 @@
+"""Repair: fill the gaps of a damaged recording and leave every other sample as it is.
+
+This file owns what every method shares: finding or checking gaps, cutting windows, principal axes of the channels,
+choosing a method, pasting back, and the record of how it was done. How one window is filled is in `tasks.fill`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sfumato import __version__
+from sfumato.config import Settings as BaseSettings
+from sfumato.errors import InputError
+from sfumato.signal.damage import find_gaps
+from sfumato.systems import conffusion
+from sfumato.tasks import fill as fills
+from sfumato.tasks.fill import Fill, Window
+
+if TYPE_CHECKING:
+    from sfumato.model import Model
+
+Array = NDArray[np.float64]
+Gap = tuple[int, int]
+Progress = Callable[[int, int, str], None]
+
+NAME = "repair"
+MAX_GAP_S = 2.0
+MIN_CONTEXT_S = 0.02
+BLOCK = 1 << 16
+
+Method = Literal["auto", "ar", "janssen", "aspain", "diffusion"]
+
+
+class Settings(BaseSettings):
+    """How to repair."""
+
+    method: Method = Field(
+        "auto",
+        description="auto picks per gap by measured risk; ar: a draw of the autoregressive posterior; janssen and aspain:"
+        " classical interpolation; diffusion: the learned inpainter",
+    )
+    draws: int = Field(4, ge=1, le=256, description="fills per gap; the first is the one pasted")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random number; same seed, same bytes")
+    model: str = Field("conffusion", description="name or folder of the inpainter")
+    steps: int = Field(10, ge=1, le=1000, description="sampler steps of the diffusion")
+    temperature: float = Field(
+        0.5, ge=0, le=2, description="how far a draw's levels depart from their expectation; 1 is the full posterior"
+    )
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """One gap and how it was filled."""
+
+    start: int
+    stop: int
+    kind: str
+    method: str
+    seconds: float
+    draws: Array = field(repr=False)
+    """``(draws, channels, stop - start)``; the first is in the result."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A stretch that was found damaged and left alone, and why."""
+
+    start: int
+    stop: int
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A repaired recording."""
+
+    audio: Array
+    """``(channels, samples)``, bit-identical to the input outside the gaps."""
+    sample_rate: int
+    gaps: tuple[Repaired, ...]
+    skipped: tuple[Skipped, ...]
+    provenance: dict[str, Any]
+
+
+class Source(Protocol):
+    """What windows are cut from: a decoded file or an array."""
+
+    sample_rate: int
+    channels: int
+    n_samples: int
+
+    def read(self, start: int, stop: int) -> Array:
+        """Samples ``(channels, stop - start)``."""
+        ...
+
+
+def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples: int) -> list[Gap]:
+    """Gaps in samples, sorted and merged, from half-open gaps in seconds.
+
+    Raises
+    ------
+    InputError
+        A gap is not a number, reversed, empty, outside the audio, or longer than can be filled.
+    """
+    total = n_samples / sample_rate
+    out: list[Gap] = []
+    for start_s, stop_s in gaps:
+        name = f"Gap {start_s:g}–{stop_s:g} s"
+        if not (np.isfinite(start_s) and np.isfinite(stop_s)):
+            raise InputError(f"{name} is not a pair of numbers. Give start:stop in seconds.")
+        start, stop = round(start_s * sample_rate), round(stop_s * sample_rate)
+        if stop_s <= start_s or stop <= start:
+            raise InputError(f"{name} ends before it starts or holds no sample. Give start:stop with start < stop.")
+        if start < 0 or stop > n_samples:
+            raise InputError(f"{name} is not inside the audio (0–{total:g} s). Give a gap inside it.")
+        out.append((start, stop))
+    merged: list[Gap] = []
+    for start, stop in sorted(out):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    for start, stop in merged:
+        if (reason := _unfillable(start, stop, sample_rate)) is not None:
+            raise InputError(reason)
+    return merged
+
+
+def _unfillable(start: int, stop: int, sample_rate: int) -> str | None:
+    """Why a gap can't be filled, or None."""
+    if stop - start > MAX_GAP_S * sample_rate:
+        return (
+            f"Gap {start / sample_rate:g}–{stop / sample_rate:g} s lasts {(stop - start) / sample_rate:g} s; "
+            f"up to {MAX_GAP_S:g} s can be filled."
+        )
+    return None
+
+
+def plan(gaps: Sequence[Gap], sample_rate: int) -> list[list[Gap]]:
+    """Gaps in groups that are filled together: neighbours within one model's context and one window's reach."""
+    context, reach = fills.CONTEXT_S * sample_rate, MAX_GAP_S * sample_rate
+    groups: list[list[Gap]] = []
+    for gap in gaps:
+        if groups and gap[0] - groups[-1][-1][1] < context and gap[1] - groups[-1][0][0] <= reach:
+            groups[-1].append(gap)
+        else:
+            groups.append([gap])
+    return groups
+
+
+def fill_gaps(
+    source: Source,
+    gaps: Sequence[Gap],
+    kinds: Sequence[str],
+    settings: Settings,
+    model: Model | None,
+    progress: Progress = lambda done, total, text: None,
+    damaged: Sequence[Gap] = (),
+) -> Iterator[Repaired]:
+    """Each gap filled, in order of time. `damaged` stretches beyond the gaps are not learned from either."""
+    kind_of = dict(zip(gaps, kinds, strict=True))
+    groups = plan(gaps, source.sample_rate)
+    unknown = sorted([*gaps, *damaged])
+    done = 0
+    for group in groups:
+        began = time.perf_counter()
+        lengths = [stop - start for start, stop in group]
+        progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
+        name, draws = _fill_group(source, group, unknown, settings, model)
+        seconds = time.perf_counter() - began
+        at = 0
+        for gap, length in zip(group, lengths, strict=True):
+            part = draws[:, :, at : at + length]
+            at += length
+            yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part)
+            done += 1
+    progress(done, len(gaps), "done")
+
+
+def _fill_group(
+    source: Source, group: list[Gap], unknown: Sequence[Gap], settings: Settings, model: Model | None
+) -> tuple[str, Array]:
+    """Method used and draws ``(draws, channels, missing samples of the group)``."""
+    rate, n = source.sample_rate, conffusion.window_samples(source.sample_rate)
+    start = (group[0][0] + group[-1][1]) // 2 - n // 2
+    lo, hi = max(start, 0), min(start + n, source.n_samples)
+    audio = np.zeros((source.channels, n))
+    audio[:, lo - start : hi - start] = source.read(lo, hi)
+    inside = np.zeros(n, dtype=bool)
+    inside[lo - start : hi - start] = True
+    known = inside.copy()
+    own = np.zeros(n, dtype=bool)
+    for a, b in unknown:
+        known[max(a - start, 0) : max(b - start, 0)] = False
+    for a, b in group:
+        own[a - start : b - start] = True
+    known &= np.isfinite(audio).all(axis=0)
+    near = Window(np.zeros(n), known, inside, own, rate, 0).near(fills.CONTEXT_S)
+    if known[near].sum() < MIN_CONTEXT_S * rate:
+        raise InputError(
+            f"Around the gap {group[0][0] / rate:g}–{group[-1][1] / rate:g} s there are only "
+            f"{known[near].sum() / rate * 1e3:.0f} ms of sound to go by; {MIN_CONTEXT_S * 1e3:.0f} ms are needed."
+        )
+    audio = np.where(known, audio, 0.0)
+    offset = audio[:, near][:, known[near]].mean(axis=1, keepdims=True)
+    audio = np.where(known, audio - offset, 0.0)
+    axes, power = _principal_axes(audio[:, near])
+    method, fill = choose(settings, model, max(b - a for a, b in group) / rate)
+    filled = np.zeros((1, source.channels, int(own.sum())))
+    rotated = axes.T @ audio
+    for i in range(source.channels):
+        if power[i] <= 1e-12 * power[0] or power[0] <= 0.0:
+            continue
+        window = Window(rotated[i], known, inside, own, rate, item=group[0][0] * 64 + min(i, 63))
+        draws = fill(window).draws
+        if len(draws) > len(filled):
+            filled = np.repeat(filled, len(draws), axis=0)
+        filled[:, i] = draws
+    return method, np.einsum("ci,dit->dct", axes, filled) + offset
+
+
+def _principal_axes(audio: Array) -> tuple[Array, Array]:
+    """Orthonormal axes of the channels, strongest first, and their power. Fills drawn along them keep the image."""
+    covariance = audio @ audio.T
+    power, axes = np.linalg.eigh(covariance)
+    order = np.argsort(power)[::-1]
+    axes = axes[:, order]
+    axes *= np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(axes))])
+    return axes, power[order]
+
+
+def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[str, Callable[[Window], Fill]]:
+    """The method for a gap of `length_s` seconds, by name and as a function of the window."""
+    spread = 1.0
+    method: str = settings.method
+    if method == "auto":
+        if model is None:
+            raise InputError("The method auto needs a model.")
+        spread = conffusion.spread(model.card.figures, length_s)
+        method = "diffusion"
+    if method == "diffusion":
+        return method, lambda window: fills.fill_diffusion(
+            window,
+            settings.draws,
+            settings.seed,
+            model,
+            steps=settings.steps,
+            temperature=settings.temperature,
+            spread=spread,
+        )
+    return method, lambda window: fills.CLASSICAL[method](window, settings.draws, settings.seed, model)
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An array as a source."""
+
+    audio: Array
+    sample_rate: int
+
+    @property
+    def channels(self) -> int:
+        return len(self.audio)
+
+    @property
+    def n_samples(self) -> int:
+        return self.audio.shape[1]
+
+    def read(self, start: int, stop: int) -> Array:
+        return self.audio[:, start:stop]
+
+
+def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap], list[str], list[Skipped]]:
+    """Damaged stretches of a recording: gaps that can be filled, their kinds, and what must be left alone."""
+    gaps, kinds, skipped = [], [], []
+    for found in find_gaps(blocks, source.sample_rate, source.channels):
+        reason = _unfillable(found.start, found.stop, source.sample_rate)
+        if reason is None:
+            gaps.append((found.start, found.stop))
+            kinds.append(found.kind)
+        else:
+            skipped.append(Skipped(found.start, found.stop, found.kind, reason))
+    return gaps, kinds, skipped
+
+
+def provenance(settings: Settings, model: Model | None) -> dict[str, Any]:
+    """What is needed to repeat a result: version, settings, and the model's name and hash of its weights."""
+    digest = hashlib.sha256()
+    if model is not None:
+        for name, value in sorted(model.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "sfumato": __version__,
+        "settings": settings.model_dump(mode="json"),
+        "model": None if model is None else {"name": model.name, "sha256": digest.hexdigest()},
+    }
+
+
+def load_model(settings: Settings) -> Model | None:
+    """The model the settings ask for, or None where the method needs none."""
+    if settings.method not in ("auto", "diffusion"):
+        return None
+    from sfumato.model import load
+
+    return load(settings.model)
+
+
+def _blocks(audio: Array) -> Iterator[tuple[int, Array]]:
+    for start in range(0, audio.shape[1], BLOCK):
+        yield start, audio[:, start : start + BLOCK]
+
+
+def repair(
+    audio: str | Path | NDArray[np.floating[Any]],
+    gaps: Sequence[tuple[float, float]] | None = None,
+    *,
+    sample_rate: int | None = None,
+    settings: Settings | None = None,
+    seed: int | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Result:
+    """A recording with its gaps filled.
+
+    Parameters
+    ----------
+    audio
+        Path of a file, or an array ``(channels, samples)`` or ``(samples,)``, full scale 1; then `sample_rate` too.
+    gaps
+        Half-open (start, stop) in seconds; None finds them.
+    sample_rate
+        In Hz, for an array.
+    settings
+        How to repair; the defaults suit most recordings.
+    seed
+        Short for ``settings.seed``.
+    progress
+        Called with gaps done, gaps in all, and a word.
+
+    Returns
+    -------
+    Result
+        Outside the gaps, samples are bit-identical to the input.
+
+    Raises
+    ------
+    InputError
+        The audio or a gap can't be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tone = np.sin(np.arange(44100) * 0.05)
+    >>> result = repair(tone, [(0.5, 0.51)], sample_rate=44100, settings=Settings(method="janssen"))
+    >>> result.audio.shape, bool(abs(result.audio[0] - tone).max() < 1e-3)
+    ((1, 44100), True)
+    """
+    settings = settings or Settings()
+    if seed is not None:
+        settings = Settings(**(settings.model_dump() | {"seed": seed}))
+    if isinstance(audio, str | Path):
+        from sfumato.audio import open_recording
+
+        with open_recording(audio) as recording:
+            whole, sample_rate = recording.read(0, recording.info.n_samples), recording.info.sample_rate
+    else:
+        whole = np.atleast_2d(np.array(audio, dtype=np.float64))
+        if sample_rate is None:
+            raise InputError("An array needs its sample_rate in Hz.")
+        if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
+            raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
+    source = _Array(whole, sample_rate)
+    chosen, kinds, skipped = _gaps(source, gaps, _blocks(whole))
+    model = load_model(settings) if chosen else None
+    out = whole.copy()
+    done = []
+    for gap in fill_gaps(source, chosen, kinds, settings, model, progress, [(s.start, s.stop) for s in skipped]):
+        out[:, gap.start : gap.stop] = gap.draws[0]
+        done.append(gap)
+    return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model))
+
+
+def _gaps(
+    source: Source, gaps: Sequence[tuple[float, float]] | None, blocks: Iterator[tuple[int, Array]]
+) -> tuple[list[Gap], list[str], list[Skipped]]:
+    """Given or found gaps, their kinds, and what is left alone."""
+    if gaps is None:
+        return find(source, blocks)
+    checked = check_gaps(gaps, source.sample_rate, source.n_samples)
+    return checked, ["given"] * len(checked), []

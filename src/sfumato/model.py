@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import shutil
 import struct
 from collections.abc import Mapping
@@ -48,9 +47,7 @@ class Card(Settings):
     steps: int = Field(0, ge=0, description="training steps done")
     minutes: float = Field(0.0, ge=0, description="wall-clock minutes of training")
     sample_rate: int | None = Field(None, gt=0, description="sample rate it works at, Hz")
-    figures: dict[str, float] = Field(
-        default_factory=dict, description="measured figures, name with unit -> value"
-    )
+    figures: dict[str, float] = Field(default_factory=dict, description="measured figures, name with unit -> value")
     limits: str = Field("", description="what it can't do")
 
 
@@ -153,18 +150,14 @@ def read_header(folder: Path) -> _Header:
     """
     path = folder / "model.yaml"
     if not path.is_file():
-        foreign = [
-            file.name for file in sorted(folder.glob("*")) if file.suffix in {".pt", ".pth", ".ckpt", ".bin"}
-        ]
+        foreign = [file.name for file in sorted(folder.glob("*")) if file.suffix in {".pt", ".pth", ".ckpt", ".bin"}]
         hint = f" {foreign[0]} is a pickle, which is never loaded." if foreign else ""
         raise ModelError(f"{folder} holds no model.yaml.{hint} Give a folder that sfumato train wrote.")
     try:
         values = read_yaml(path)
         found = values.get("format")
         if isinstance(found, int) and found > FORMAT:
-            raise ModelError(
-                f"{path}: format = {found}, but this version reads up to {FORMAT}. Update sfumato."
-            )
+            raise ModelError(f"{path}: format = {found}, but this version reads up to {FORMAT}. Update sfumato.")
         header = parse(values, _Header, str(path))
     except InputError as error:
         raise ModelError(str(error)) from None
@@ -245,13 +238,11 @@ def _check_header(path: Path) -> None:
     try:
         if not path.is_file():
             raise ModelError(f"{path} is missing.")
-        size = os.path.getsize(path)
+        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             if start.startswith(_PICKLES):
-                raise ModelError(
-                    f"{path} is a pickle or an archive, which could run code. Only safetensors is read."
-                )
+                raise ModelError(f"{path} is a pickle or an archive, which could run code. Only safetensors is read.")
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise ModelError(f"{path} is truncated or no safetensors file (header of {length} bytes).")
@@ -292,9 +283,7 @@ def _find(name_or_folder: str | Path) -> Path:
     if folder.is_dir():
         return folder
     names = ", ".join(shipped()) or "none"
-    raise InputError(
-        f"There is no model '{name_or_folder}'. Shipped models: {names}; or give a model's folder."
-    )
+    raise InputError(f"There is no model '{name_or_folder}'. Shipped models: {names}; or give a model's folder.")
 
 
 def _readme(header: _Header, tensors: Mapping[str, Tensor]) -> str:
@@ -305,9 +294,7 @@ def _readme(header: _Header, tensors: Mapping[str, Tensor]) -> str:
     lines = [f"# {header.name}", "", card.summary or f"A {header.system} model.", ""]
     lines += [f"- System: {header.system}", f"- Weights: {weights} values", f"- Sample rate: {rate}"]
     lines += [f"- Licence of the weights: {card.licence}"]
-    lines += [
-        f"- Training: {card.steps} steps, {card.minutes:.0f} minutes, seed {card.seed}, `{card.command}`"
-    ]
+    lines += [f"- Training: {card.steps} steps, {card.minutes:.0f} minutes, seed {card.seed}, `{card.command}`"]
     lines += ["", "## Data", "", *[f"- {source}" for source in card.data or ("unstated",)]]
     lines += ["", "## Figures", "", *[f"- {key}: {value:g}" for key, value in card.figures.items()]]
     lines += ["", "## Limits", "", card.limits or "unstated", ""]

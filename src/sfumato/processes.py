@@ -68,9 +68,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"Another process is writing to {folder}. Wait for it or choose another folder."
-            ) from None
+            raise InputError(f"Another process is writing to {folder}. Wait for it or choose another folder.") from None
         yield
 
 

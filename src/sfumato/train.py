@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import math
 import signal
 import time
@@ -26,11 +25,13 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, distributed, nn
 
+from sfumato import checkpoint
+from sfumato.checkpoint import Identity, State
 from sfumato.config import Settings
 from sfumato.diffusion import noise as streams
-from sfumato.errors import InputError, ModelError, SfumatoError
+from sfumato.errors import InputError, SfumatoError
 from sfumato.journal import Journal
-from sfumato.model import Card, Model, fill_network, read_tensors, save, write_tensors
+from sfumato.model import Card, Model, save
 from sfumato.processes import Stop, group, only_writer, stop_signals
 
 MAX_SKIPPED = 50
@@ -46,31 +47,27 @@ class TrainSettings(Settings):
     learning_rate: float = Field(3e-4, gt=0, description="highest learning rate of AdamW")
     decay_to: float = Field(0.01, ge=0, le=1, description="last learning rate as a part of the highest")
     warmup_steps: int = Field(500, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(
-        0.01, ge=0, description="AdamW's decay of matrices and kernels (never of vectors)"
-    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of matrices and kernels (never of vectors)")
     clip_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the weights' moving average")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic of the network")
     channels_last: bool = Field(False, description="store images channels-last (faster 2-D convolutions)")
     compile: bool = Field(False, description="compile the network with torch.compile")
     device: str = Field("cpu", pattern=r"^(cpu|cuda)$", description="where to train: cpu or cuda")
-    minutes: float | None = Field(
-        None, ge=0, description="stop at the first step border after this wall time"
-    )
+    minutes: float | None = Field(None, ge=0, description="stop at the first step border after this wall time")
     log_every: int = Field(50, ge=1, description="steps between log lines")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
-    validate_every: int = Field(
-        1000, ge=1, description="steps between validations, where a validation set is given"
-    )
+    validate_every: int = Field(1000, ge=1, description="steps between validations, where a validation set is given")
     validation_batches: int = Field(8, ge=1, description="batches per validation, always the same ones")
     demo_every: int = Field(0, ge=0, description="steps between demos as audio; 0 for none")
     tensorboard: bool = Field(False, description="also write TensorBoard events (extra: train)")
 
 
-_MAY_CHANGE = {"steps", "minutes", "device", "compile", "log_every", "checkpoint_every"} | {
-    "validate_every", "validation_batches", "demo_every", "tensorboard"
-}  # fmt: skip
+_MAY_CHANGE = frozenset(
+    "steps minutes device compile log_every checkpoint_every validate_every validation_batches demo_every "
+    "tensorboard".split()
+)
+"""Settings that a resumed training may have different."""
 
 
 class Dataset(Protocol):
@@ -187,7 +184,7 @@ def fit(
         stop_signals() as stop,
     ):
         run = _Run(system, config, settings, out, rank, world)
-        run.resume()
+        checkpoint.resume(out, run.state, run.identity)
         fitted = run.loop(dataset, validation, stop)
         if rank == 0:
             run.export(card or Card(), name or out.resolve().name)
@@ -204,22 +201,21 @@ class _Run:
             raise InputError(f"batch_size = {settings.batch_size} can't be shared by {world} processes.")
         self.system, self.config, self.settings, self.out = system, config, settings, out
         self.rank, self.world = rank, world
+        self.identity = Identity(system.NAME, config, settings, _MAY_CHANGE)
         torch.manual_seed(settings.seed)
-        self.network = system.build(config).to(settings.device)
+        network = system.build(config).to(settings.device)
         if settings.channels_last:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = copy.deepcopy(network).eval().requires_grad_(False)
         if settings.compile:
-            self.network.compile()
-        self.optimizers = {turn: self._optimizer(turn) for turn in system.TURNS}
-        self.step = 0
-        self.seconds = 0.0
-        self.sums: dict[str, Tensor] = {}
+            network.compile()
+        optimizers = {turn: self._optimizer(network, turn) for turn in system.TURNS}
+        self.state = State(network, average, optimizers, {})
         self.skipped = 0
 
-    def _optimizer(self, turn: str) -> torch.optim.AdamW:
+    def _optimizer(self, network: nn.Module, turn: str) -> torch.optim.AdamW:
         """AdamW over what `turn` trains: all weights, or with several turns the child module of that name."""
-        module = self.network if len(self.system.TURNS) == 1 else self.network.get_submodule(turn)
+        module = network if len(self.system.TURNS) == 1 else network.get_submodule(turn)
         weights = [weight for weight in module.parameters() if weight.requires_grad]
         matrices, vectors = [w for w in weights if w.ndim >= 2], [w for w in weights if w.ndim < 2]
         parts = [{"params": matrices, "weight_decay": self.settings.weight_decay}] if matrices else []
@@ -228,57 +224,53 @@ class _Run:
 
     def loop(self, dataset: Dataset, validation: Dataset | None, stop: Stop) -> Fitted:
         """Train until the last step, the time limit or a signal; always ends on a checkpoint."""
-        settings, begun, before = self.settings, time.monotonic(), self.seconds
+        settings, begun, before = self.settings, time.monotonic(), self.state.seconds
         saved = -1
         stopped_by: Literal["steps", "minutes"] = "steps"
-        log = Journal(
-            self.out, self.step, settings.steps, tensorboard=settings.tensorboard, quiet=self.rank != 0
-        )
+        log = Journal(self.out, self.state.step, settings.steps, tensorboard=settings.tensorboard, quiet=self.rank != 0)
         with log, ThreadPoolExecutor(1) as pool:
             share = (settings.batch_size, self.rank, self.world)
-            coming = pool.submit(dataset.batch, settings.seed, self.step, *share)
-            while self.step < settings.steps:
+            coming = pool.submit(dataset.batch, settings.seed, self.state.step, *share)
+            while self.state.step < settings.steps:
                 if self._any(stop.number != 0):
                     break
-                if self._any(
-                    settings.minutes is not None and time.monotonic() - begun >= 60 * settings.minutes
-                ):
+                if self._any(settings.minutes is not None and time.monotonic() - begun >= 60 * settings.minutes):
                     stopped_by = "minutes"
                     break
                 batch = coming.result()
-                if self.step + 1 < settings.steps:
-                    coming = pool.submit(dataset.batch, settings.seed, self.step + 1, *share)
+                if self.state.step + 1 < settings.steps:
+                    coming = pool.submit(dataset.batch, settings.seed, self.state.step + 1, *share)
                 self.train_step(batch)
-                self.seconds = before + time.monotonic() - begun
-                log.advance(self.step)
+                self.state.seconds = before + time.monotonic() - begun
+                log.advance(self.state.step)
                 if self._due(settings.log_every):
-                    log.report(self.step, self.seconds, self._means())
+                    log.report(self.state.step, self.state.seconds, self._means())
                 if validation is not None and self._due(settings.validate_every):
-                    log.report(self.step, self.seconds, self.validate(validation))
-                if self.rank == 0 and settings.demo_every and self.step % settings.demo_every == 0:
+                    log.report(self.state.step, self.state.seconds, self.validate(validation))
+                if self.rank == 0 and settings.demo_every and self.state.step % settings.demo_every == 0:
                     self.demo()
-                if self.step % settings.checkpoint_every == 0:
-                    saved = self.checkpoint()
+                if self.state.step % settings.checkpoint_every == 0:
+                    saved = self.save()
             coming.cancel()
-        if saved != self.step:
-            self.checkpoint()
+        if saved != self.state.step:
+            self.save()
         if self._any(stop.number != 0):
             raise SystemExit(128 + (stop.number or signal.SIGTERM))
-        return Fitted(self.step, stopped_by, self._path(self.step), self.out / "model")
+        return Fitted(self.state.step, stopped_by, checkpoint.path_of(self.out, self.state.step), self.out / "model")
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of every turn, then of the average."""
         torch.manual_seed(
-            _mix(self.settings.seed, self.step, self.rank)
+            _mix(self.settings.seed, self.state.step, self.rank)
         )  # dropout, too, depends on the step alone
-        self.network.train()
-        rate = learning_rate(self.settings, self.step)
-        noise = self._noise(self.settings.seed, self.step)
+        self.state.network.train()
+        rate = learning_rate(self.settings, self.state.step)
+        noise = self._noise(self.settings.seed, self.state.step)
         batch = {key: value.to(self.settings.device) for key, value in batch.items()}
         finite = True
-        for turn, optimizer in self.optimizers.items():
+        for turn, optimizer in self.state.optimizers.items():
             with self._arithmetic():
-                losses = self.system.loss(self.network, batch, self.config, noise, turn)
+                losses = self.system.loss(self.state.network, batch, self.config, noise, turn)
             losses["total"].backward()  # type: ignore[no-untyped-call]
             weights = [weight for part in optimizer.param_groups for weight in part["params"]]
             self._average_gradients(weights)
@@ -289,22 +281,22 @@ class _Run:
                     part["lr"] = rate
                 optimizer.step()
                 self._add(losses | {"gradient_norm": norm}, turn)
-            self.network.zero_grad(set_to_none=True)
+            self.state.network.zero_grad(set_to_none=True)
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped >= MAX_SKIPPED:
             raise SfumatoError(
-                f"The gradient was not finite for {MAX_SKIPPED} steps up to step {self.step}. "
+                f"The gradient was not finite for {MAX_SKIPPED} steps up to step {self.state.step}. "
                 f"Lower learning_rate ({self.settings.learning_rate:g}) or use precision float32."
             )
-        self.step += 1
+        self.state.step += 1
         self._update_average()
 
     @torch.no_grad()
     def _update_average(self) -> None:
         """Move the averaged weights towards the new ones; faster at first, as the first weights are worthless."""
-        decay = min(self.settings.ema_decay, self.step / (self.step + 9))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        for old, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
+        decay = min(self.settings.ema_decay, self.state.step / (self.state.step + 9))
+        torch._foreach_lerp_(list(self.state.average.parameters()), list(self.state.network.parameters()), 1 - decay)
+        for old, new in zip(self.state.average.buffers(), self.state.network.buffers(), strict=True):
             old.copy_(new)
 
     @torch.no_grad()
@@ -317,7 +309,7 @@ class _Run:
             batch = {key: value.to(self.settings.device) for key, value in batch.items()}
             with self._arithmetic():
                 for turn in self.system.TURNS:
-                    losses = self.system.loss(self.average, batch, self.config, self._noise(0, i), turn)
+                    losses = self.system.loss(self.state.average, batch, self.config, self._noise(0, i), turn)
                     for key, value in losses.items():
                         label = f"validation/{self._label(key, turn)}"
                         total[label] = total.get(label, 0.0) + self._mean(value) / n_batches
@@ -330,95 +322,25 @@ class _Run:
             folder = self.out / "demos"
             folder.mkdir(exist_ok=True)
             with torch.no_grad():
-                demo(self.average, self.config, self.settings, folder, self.step)
+                demo(self.state.average, self.config, self.settings, folder, self.state.step)
 
-    def checkpoint(self) -> int:
-        """Write the whole state, keep the last two checkpoints; the step."""
+    def save(self) -> int:
+        """Write a checkpoint; the step."""
         if self.rank == 0:
-            tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
-            tensors |= {f"sums.{key}": value for key, value in self.sums.items()}
-            for turn, optimizer in self.optimizers.items():
-                for i, state in optimizer.state_dict()["state"].items():
-                    tensors |= {f"optimizer.{turn}.{i}.{key}": value for key, value in state.items()}
-            metadata = {
-                "step": str(self.step),
-                "seconds": f"{self.seconds:.3f}",
-                "system": self.system.NAME,
-                "config": self.config.model_dump_json(),
-                "settings": self.settings.model_dump_json(),
-            }
-            write_tensors(self._path(self.step), tensors, metadata)
-            for old in _checkpoints(self.out)[:-2]:
-                old.unlink()
-        return self.step
-
-    def resume(self) -> None:
-        """Take up the newest checkpoint of the folder, if any."""
-        found = _checkpoints(self.out)
-        if not found:
-            return
-        path = found[-1]
-        tensors, metadata = read_tensors(path)
-        self._check_same(path, metadata)
-        groups: dict[str, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            kind, _, rest = key.partition(".")
-            groups.setdefault(kind, {})[rest] = value
-        fill_network(self.network, groups.get("network", {}), path)
-        fill_network(self.average, groups.get("average", {}), path)
-        self.sums = {key: value.to(self.settings.device) for key, value in groups.get("sums", {}).items()}
-        for turn, optimizer in self.optimizers.items():
-            self._resume_optimizer(optimizer, f"{turn}.", groups.get("optimizer", {}), path)
-        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-
-    def _resume_optimizer(
-        self, optimizer: torch.optim.AdamW, prefix: str, saved: Mapping[str, Tensor], path: Path
-    ) -> None:
-        """Give `optimizer` its saved moments, laid out in memory like the weights they belong to."""
-        weights = [weight for part in optimizer.param_groups for weight in part["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in saved.items():
-            if key.startswith(prefix):
-                number, _, moment = key.removeprefix(prefix).partition(".")
-                if not (number.isdecimal() and int(number) < len(weights)):
-                    raise ModelError(f"{path}: optimizer.{key} belongs to no weight of this network.")
-                weight = weights[int(number)]
-                if value.shape == weight.shape and value.ndim:
-                    value = torch.empty_like(weight).copy_(value)
-                state.setdefault(int(number), {})[moment] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-    def _check_same(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Refuse a checkpoint of another system, configuration or way of training."""
-        try:
-            before = json.loads(metadata["settings"])
-            same = metadata["system"] == self.system.NAME
-            same = same and json.loads(metadata["config"]) == self.config.model_dump(mode="json")
-        except (KeyError, ValueError):
-            raise ModelError(f"{path} is no training checkpoint.") from None
-        if not same:
-            raise InputError(f"{self.out} holds a training of another configuration. Choose another folder.")
-        now = self.settings.model_dump(mode="json")
-        changed = [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]
-        if changed:
-            key = changed[0]
-            raise InputError(
-                f"{self.out} holds a training with {key} = {before.get(key)}, now {key} = {now[key]}. "
-                "Keep it or choose another folder."
-            )
+            checkpoint.write(self.out, self.state, self.identity)
+        return self.state.step
 
     def export(self, card: Card, name: str) -> None:
         """Write the averaged weights as a model folder."""
         full = card.model_copy(
             update={
                 "seed": self.settings.seed,
-                "steps": self.step,
-                "minutes": round(self.seconds / 60, 1),
+                "steps": self.state.step,
+                "minutes": round(self.state.seconds / 60, 1),
                 "sample_rate": card.sample_rate or getattr(self.config, "sample_rate", None),
             }
         )
-        save(Model(name, self.system.NAME, self.config, self.average, full), self.out / "model")
+        save(Model(name, self.system.NAME, self.config, self.state.average, full), self.out / "model")
 
     def _noise(self, seed: int, step: int) -> BatchNoise:
         """The noise of this process's share of the items of `step`."""
@@ -437,7 +359,7 @@ class _Run:
         if self.world > 1 and gradients:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             distributed.all_reduce(flat)
-            parts = flat.div_(self.world).split([gradient.numel() for gradient in gradients])
+            parts = torch.split(flat.div_(self.world), [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
@@ -467,28 +389,19 @@ class _Run:
                 (self._label(key, turn), value),
                 (f"n.{self._label(key, turn)}", value * 0 + 1),
             ):
-                self.sums[label] = (
-                    self.sums.get(label, torch.zeros_like(value, dtype=torch.float64)) + term.detach()
+                self.state.sums[label] = (
+                    self.state.sums.get(label, torch.zeros_like(value, dtype=torch.float64)) + term.detach()
                 )
 
     def _means(self) -> dict[str, float]:
         """Means since the last log line, which starts anew."""
-        sums, self.sums = self.sums, {}
+        sums, self.state.sums = self.state.sums, {}
         keys = [key for key in sums if not key.startswith("n.")]
         return {key: self._mean(sums[key] / sums[f"n.{key}"]) for key in keys}
 
     def _due(self, every: int) -> bool:
         """Whether this is one of every `every` steps, or the last."""
-        return self.step % every == 0 or self.step == self.settings.steps
-
-    def _path(self, step: int) -> Path:
-        """File of the checkpoint of `step`."""
-        return self.out / f"checkpoint-{step:08d}.safetensors"
-
-
-def _checkpoints(out: Path) -> list[Path]:
-    """Checkpoints in `out`, oldest first."""
-    return sorted(out.glob("checkpoint-????????.safetensors"))
+        return self.state.step % every == 0 or self.state.step == self.settings.steps
 
 
 def _mix(seed: int, step: int, rank: int) -> int:

@@ -53,13 +53,15 @@ def normal(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Te
     >>> bool((normal((2,), seed=1, item=7, step=0) == normal((2,), seed=1, item=7, step=0)).all())
     True
     """
-    return torch.from_numpy(_generator(_NORMAL, seed, item, step).standard_normal(tuple(shape), np.float32))
+    return torch.from_numpy(
+        np.asarray(_generator(_NORMAL, seed, item, step).standard_normal(tuple(shape), np.float32))
+    )
 
 
 def uniform(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Tensor, "*shape"]:
     """Uniform numbers (float64, CPU) strictly inside (0, 1), independent of `normal`."""
     whole = _generator(_UNIFORM, seed, item, step).integers(0, 2**52, tuple(shape), np.int64)
-    return torch.from_numpy((whole + 0.5) / 2.0**52)
+    return torch.from_numpy(np.asarray((whole + 0.5) / 2.0**52))
 
 
 def walk(shape: Sequence[int], *, seed: int, items: Sequence[int]) -> Noise:

@@ -40,9 +40,7 @@ def check_gap(gap: Gap, n_samples: int) -> None:
     """Raise InputError unless 0 ≤ start < stop ≤ n_samples."""
     start, stop = gap
     if not 0 <= start < stop <= n_samples:
-        raise InputError(
-            f"Gap {start}–{stop} is not inside the clip of {n_samples} samples. Give 0 ≤ start < stop."
-        )
+        raise InputError(f"Gap {start}–{stop} is not inside the clip of {n_samples} samples. Give 0 ≤ start < stop.")
 
 
 def power_frames(mono: Array, n_fft: int, hop_length: int) -> Array:

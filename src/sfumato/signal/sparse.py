@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from sfumato.errors import InputError
+from sfumato.signal.autoregressive import runs
 
 Array = NDArray[np.float64]
 
@@ -42,6 +43,35 @@ def _fill_window(observed: Array, known: NDArray[np.bool_], n_fft: int, s: int, 
     return x
 
 
+def _fill_gap(
+    x: Array,
+    known: NDArray[np.bool_],
+    gap: slice,
+    window_length: int,
+    hop_length: int,
+    redundancy: int,
+    s: int,
+    r: int,
+    eps: float,
+) -> Array:
+    """Overlap-add of the filled windows that touch one gap, two of them centred hop / 2 beside its middle."""
+    first = (gap.start + gap.stop - window_length - hop_length) // 2
+    first -= (first + window_length - gap.start - 1) // hop_length * hop_length
+    starts = range(first, gap.stop, hop_length)
+    level = np.max(np.abs(x[first : starts[-1] + window_length]))
+    if level == 0.0:
+        return np.zeros(gap.stop - gap.start)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
+    total, weight = np.zeros_like(x), np.zeros_like(x)
+    for start in starts:
+        span = slice(start, start + window_length)
+        segment = x[span] * window / level
+        total[span] += window * _fill_window(segment, known[span], redundancy * window_length, s, r, eps)
+        weight[span] += window**2
+    fill: Array = level * total[gap] / weight[gap]
+    return fill
+
+
 def aspain(
     x: Array,
     known: NDArray[np.bool_],
@@ -67,7 +97,7 @@ def aspain(
     s, r : int
         Every r iterations s more conjugate pairs of coefficients are allowed.
     eps : float
-        Stop once ‖A x − z‖ ≤ eps, in units of the loudest known sample of the windows' span.
+        Stop once ‖A x − z‖ ≤ eps, relative to the loudest known sample around the gap.
 
     Raises
     ------
@@ -77,11 +107,12 @@ def aspain(
     Notes
     -----
     Per window, A the unitary zero-padded DFT, H_k keeping the k largest conjugate pairs:
-    z = H_k(A x + u); x = projection of A*(z − u) onto the known samples; u += A x − z. Windows are placed at
-    multiples of hop_length and only those that touch a missing sample are processed. Beyond the signal's
-    ends samples count as missing. The scale of eps (published: absolute, for audio in ±1) makes the result
-    independent of level. In windows without a known sample the result is silence, so gaps longer than the
-    window fade to nothing.
+    z = H_k(A x + u); x = projection of A*(z − u) onto the known samples; u += A x − z. For each gap only
+    the windows that touch it are processed, placed so that the gap's middle lies between two centres, and
+    overlap-added with the canonical dual window. Beyond the signal's ends samples count as missing.
+    eps (published: absolute, for audio in ±1) is relative to the loudest known sample of the gap's windows,
+    which makes the result independent of level. Windows without a known sample give silence, so gaps
+    longer than the window fade to nothing.
 
     References
     ----------
@@ -91,30 +122,15 @@ def aspain(
     x, known = np.asarray(x, dtype=np.float64), np.asarray(known, dtype=bool)
     if x.ndim != 1 or x.shape != known.shape:
         raise InputError(f"Signal {x.shape} and known {known.shape} must be 1-D and equally long.")
-    if known.all():
-        return x.copy()
     if not known.any():
         raise InputError("No sample is known. A-SPAIN needs audio around the gap.")
     if not np.isfinite(x[known]).all():
         raise InputError("A known sample is NaN or infinite. Mark it as missing instead.")
-    pad = window_length
-    inside = np.pad(known, pad)
-    touched = np.pad(~known, pad)
-    padded = np.pad(np.where(known, x, 0.0), pad)
-    starts = [
-        i
-        for i in range(0, padded.size - window_length + 1, hop_length)
-        if touched[i : i + window_length].any()
-    ]
-    level = max(np.max(np.abs(padded[i : i + window_length])) for i in starts)
-    if level == 0.0:
-        return np.where(known, x, 0.0)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
-    total, weight = np.zeros_like(padded), np.zeros_like(padded)
-    for i in starts:
-        span = slice(i, i + window_length)
-        segment = padded[span] * window / level
-        total[span] += window * _fill_window(segment, inside[span], redundancy * window_length, s, r, eps)
-        weight[span] += window**2
-    fill = level * total[pad : pad + x.size] / np.maximum(weight[pad : pad + x.size], np.finfo(float).tiny)
-    return np.where(known, x, fill)
+    filled = np.where(known, x, 0.0)
+    # Beyond the ends nothing is known either; two windows hold all that may touch a gap.
+    padded, inside = np.pad(filled, 2 * window_length), np.pad(known, 2 * window_length)
+    for start, stop in runs(~known):
+        at = slice(start, stop + 4 * window_length)
+        gap = slice(2 * window_length, 2 * window_length + stop - start)
+        filled[start:stop] = _fill_gap(padded[at], inside[at], gap, window_length, hop_length, redundancy, s, r, eps)
+    return filled

@@ -64,8 +64,8 @@ class TrainSettings(Settings):
 
 
 _MAY_CHANGE = frozenset(
-    "steps minutes device compile log_every checkpoint_every validate_every validation_batches demo_every "
-    "tensorboard".split()
+    {"steps", "minutes", "device", "compile", "tensorboard", "log_every", "checkpoint_every", "demo_every"}
+    | {"validate_every", "validation_batches"}
 )
 """Settings that a resumed training may have different."""
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,15 @@ from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
 from sfumato.tasks.fill import Fill, Window
+from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
 
 Array = NDArray[np.float64]
-Gap = tuple[int, int]
 Progress = Callable[[int, int, str], None]
 
 NAME = "repair"
-MAX_GAP_S = 2.0
-MIN_CONTEXT_S = 0.02
 BLOCK = 1 << 16
 
 Method = Literal["auto", "ar", "janssen", "aspain", "diffusion"]
@@ -45,7 +43,7 @@ class Settings(BaseSettings):
 
     method: Method = Field(
         "auto",
-        description="auto picks per gap by measured risk; ar: a draw of the autoregressive posterior; janssen and aspain:"
+        description="auto picks per gap by measured risk; ar: a draw of the autoregressive posterior; janssen, aspain:"
         " classical interpolation; diffusion: the learned inpainter",
     )
     draws: int = Field(4, ge=1, le=256, description="fills per gap; the first is the one pasted")
@@ -92,18 +90,6 @@ class Result:
     provenance: dict[str, Any]
 
 
-class Source(Protocol):
-    """What windows are cut from: a decoded file or an array."""
-
-    sample_rate: int
-    channels: int
-    n_samples: int
-
-    def read(self, start: int, stop: int) -> Array:
-        """Samples ``(channels, stop - start)``."""
-        ...
-
-
 def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples: int) -> list[Gap]:
     """Gaps in samples, sorted and merged, from half-open gaps in seconds.
 
@@ -146,18 +132,6 @@ def _unfillable(start: int, stop: int, sample_rate: int) -> str | None:
     return None
 
 
-def plan(gaps: Sequence[Gap], sample_rate: int) -> list[list[Gap]]:
-    """Gaps in groups that are filled together: neighbours within one model's context and one window's reach."""
-    context, reach = fills.CONTEXT_S * sample_rate, MAX_GAP_S * sample_rate
-    groups: list[list[Gap]] = []
-    for gap in gaps:
-        if groups and gap[0] - groups[-1][-1][1] < context and gap[1] - groups[-1][0][0] <= reach:
-            groups[-1].append(gap)
-        else:
-            groups.append([gap])
-    return groups
-
-
 def fill_gaps(
     source: Source,
     gaps: Sequence[Gap],
@@ -176,7 +150,8 @@ def fill_gaps(
         began = time.perf_counter()
         lengths = [stop - start for start, stop in group]
         progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
-        name, draws = _fill_group(source, group, unknown, settings, model)
+        name, fill = choose(settings, model, max(lengths) / source.sample_rate)
+        draws = fill_group(source, group, unknown, fill)
         seconds = time.perf_counter() - began
         at = 0
         for gap, length in zip(group, lengths, strict=True):
@@ -185,58 +160,6 @@ def fill_gaps(
             yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part)
             done += 1
     progress(done, len(gaps), "done")
-
-
-def _fill_group(
-    source: Source, group: list[Gap], unknown: Sequence[Gap], settings: Settings, model: Model | None
-) -> tuple[str, Array]:
-    """Method used and draws ``(draws, channels, missing samples of the group)``."""
-    rate, n = source.sample_rate, conffusion.window_samples(source.sample_rate)
-    start = (group[0][0] + group[-1][1]) // 2 - n // 2
-    lo, hi = max(start, 0), min(start + n, source.n_samples)
-    audio = np.zeros((source.channels, n))
-    audio[:, lo - start : hi - start] = source.read(lo, hi)
-    inside = np.zeros(n, dtype=bool)
-    inside[lo - start : hi - start] = True
-    known = inside.copy()
-    own = np.zeros(n, dtype=bool)
-    for a, b in unknown:
-        known[max(a - start, 0) : max(b - start, 0)] = False
-    for a, b in group:
-        own[a - start : b - start] = True
-    known &= np.isfinite(audio).all(axis=0)
-    near = Window(np.zeros(n), known, inside, own, rate, 0).near(fills.CONTEXT_S)
-    if known[near].sum() < MIN_CONTEXT_S * rate:
-        raise InputError(
-            f"Around the gap {group[0][0] / rate:g}–{group[-1][1] / rate:g} s there are only "
-            f"{known[near].sum() / rate * 1e3:.0f} ms of sound to go by; {MIN_CONTEXT_S * 1e3:.0f} ms are needed."
-        )
-    audio = np.where(known, audio, 0.0)
-    offset = audio[:, near][:, known[near]].mean(axis=1, keepdims=True)
-    audio = np.where(known, audio - offset, 0.0)
-    axes, power = _principal_axes(audio[:, near])
-    method, fill = choose(settings, model, max(b - a for a, b in group) / rate)
-    filled = np.zeros((1, source.channels, int(own.sum())))
-    rotated = axes.T @ audio
-    for i in range(source.channels):
-        if power[i] <= 1e-12 * power[0] or power[0] <= 0.0:
-            continue
-        window = Window(rotated[i], known, inside, own, rate, item=group[0][0] * 64 + min(i, 63))
-        draws = fill(window).draws
-        if len(draws) > len(filled):
-            filled = np.repeat(filled, len(draws), axis=0)
-        filled[:, i] = draws
-    return method, np.einsum("ci,dit->dct", axes, filled) + offset
-
-
-def _principal_axes(audio: Array) -> tuple[Array, Array]:
-    """Orthonormal axes of the channels, strongest first, and their power. Fills drawn along them keep the image."""
-    covariance = audio @ audio.T
-    power, axes = np.linalg.eigh(covariance)
-    order = np.argsort(power)[::-1]
-    axes = axes[:, order]
-    axes *= np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(axes))])
-    return axes, power[order]
 
 
 def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[str, Callable[[Window], Fill]]:
@@ -380,7 +303,7 @@ def repair(
         if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = _Array(whole, sample_rate)
-    chosen, kinds, skipped = _gaps(source, gaps, _blocks(whole))
+    chosen, kinds, skipped = gaps_of(source, gaps, _blocks(whole))
     model = load_model(settings) if chosen else None
     out = whole.copy()
     done = []
@@ -390,7 +313,7 @@ def repair(
     return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model))
 
 
-def _gaps(
+def gaps_of(
     source: Source, gaps: Sequence[tuple[float, float]] | None, blocks: Iterator[tuple[int, Array]]
 ) -> tuple[list[Gap], list[str], list[Skipped]]:
     """Given or found gaps, their kinds, and what is left alone."""

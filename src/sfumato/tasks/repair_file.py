@@ -1,0 +1,196 @@
+"""Repairing a file: reads it by window, writes the repaired file, its JSON, and a report if asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.audio import Recording, open_recording, write, write_edited
+from sfumato.config import write_atomically
+from sfumato.errors import ResourceError
+from sfumato.tasks import repair_report
+from sfumato.tasks.repair import (
+    BLOCK,
+    Progress,
+    Repaired,
+    Settings,
+    Skipped,
+    fill_gaps,
+    gaps_of,
+    load_model,
+    provenance,
+)
+
+AROUND_S = 2.0
+"""Sound on both sides of a gap in the report's excerpts."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What repairing a file came to."""
+
+    output: Path
+    json: Path
+    picture: Path | None
+    draws: tuple[Path, ...]
+    """Excerpts around each gap, one per draw."""
+    gaps: tuple[dict[str, Any], ...]
+    skipped: tuple[dict[str, Any], ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A recording as a source of windows."""
+
+    recording: Recording
+    sample_rate: int = field(init=False)
+    channels: int = field(init=False)
+    n_samples: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "channels", "n_samples"):
+            object.__setattr__(self, name, getattr(self.recording.info, name))
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
+        return self.recording.read(start, stop)
+
+
+def repair_file(
+    source: str | Path,
+    destination: str | Path,
+    gaps: Sequence[tuple[float, float]] | None = None,
+    settings: Settings | None = None,
+    report: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Outcome:
+    """The repaired file at `destination`, beside it its JSON, and in `report` a picture and excerpts of every draw.
+
+    Memory does not grow with the length of the recording. Nothing is left half-written.
+
+    Parameters
+    ----------
+    source, destination
+        Two different files; `destination` keeps format, rate, channels and tags where its suffix allows.
+    gaps
+        Half-open (start, stop) in seconds; None finds them.
+    settings
+        How to repair.
+    report
+        Folder for the report; created.
+    progress
+        Called with gaps done, gaps in all, and a word.
+
+    Raises
+    ------
+    InputError
+        The file or a gap can't be used.
+    ResourceError
+        The disk is full or a folder can't be written.
+    """
+    began = time.perf_counter()
+    settings = settings or Settings()
+    destination = Path(destination)
+    _check_writable(destination.parent)
+    if report is not None:
+        _make(report)
+    with open_recording(source) as recording:
+        cut = _Source(recording)
+        decoded = time.perf_counter()
+        progress(0, 0, "looking for damage" if gaps is None else "checking gaps")
+        chosen, kinds, skipped = gaps_of(cut, gaps, recording.blocks(BLOCK))
+        found = time.perf_counter()
+        model = load_model(settings) if chosen else None
+        damaged = [(stretch.start, stretch.stop) for stretch in skipped]
+        done = list(fill_gaps(cut, chosen, kinds, settings, model, progress, damaged))
+        filled = time.perf_counter()
+        write_edited(recording, destination, [(gap.start, gap.draws[0]) for gap in done])
+        rate = cut.sample_rate
+        picture, excerpts = None, []
+        if report is not None and done:
+            excerpts = [path for i, gap in enumerate(done) for path in _excerpts(cut, gap, i, report)]
+            picture = report / "repair.png"
+            repair_report.draw(cut, done, picture)
+        rows = tuple(_row(gap, rate) for gap in done)
+        left = tuple(_skipped_row(stretch, rate) for stretch in skipped)
+        path = destination.with_name(destination.name + ".json")
+        finished = time.perf_counter()
+        body = {
+            "input": os.fspath(source),
+            "output": os.fspath(destination),
+            "sample_rate": rate,
+            "channels": cut.channels,
+            "seconds": cut.n_samples / rate,
+            "container": recording.info.container,
+            "subtype": recording.info.subtype,
+            "truncated": recording.info.truncated,
+            "gaps": rows,
+            "skipped": left,
+            "timings_s": {
+                "decode": round(decoded - began, 3),
+                "find": round(found - decoded, 3),
+                "fill": round(filled - found, 3),
+                "write": round(finished - filled, 3),
+            },
+            "provenance": provenance(settings, model),
+        }
+        write_atomically(path, (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
+    return Outcome(destination, path, picture, tuple(excerpts), rows, left, time.perf_counter() - began)
+
+
+def _row(gap: Repaired, rate: int) -> dict[str, Any]:
+    return {
+        "start": gap.start / rate,
+        "stop": gap.stop / rate,
+        "kind": gap.kind,
+        "method": gap.method,
+        "draws": len(gap.draws),
+        "seconds": round(gap.seconds, 3),
+    }
+
+
+def _skipped_row(stretch: Skipped, rate: int) -> dict[str, Any]:
+    return {
+        "start": stretch.start / rate,
+        "stop": stretch.stop / rate,
+        "kind": stretch.kind,
+        "reason": stretch.reason,
+    }
+
+
+def _excerpts(source: _Source, gap: Repaired, index: int, folder: Path) -> list[Path]:
+    """One WAV per draw of a gap, with sound on both sides."""
+    around = round(AROUND_S * source.sample_rate)
+    start, stop = max(gap.start - around, 0), min(gap.stop + around, source.n_samples)
+    audio = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
+    paths = []
+    for number, fill in enumerate(gap.draws):
+        audio[:, gap.start - start : gap.stop - start] = fill
+        path = folder / f"gap-{index + 1:02d}-draw-{number + 1}.wav"
+        write(path, audio, source.sample_rate)
+        paths.append(path)
+    return paths
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"The folder {folder} can't be made: {error.strerror}.") from error
+    _check_writable(folder)
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail before computing, not after."""
+    if not folder.is_dir():
+        raise ResourceError(f"The folder {folder} does not exist. Make it first, or choose another destination.")
+    if not os.access(folder, os.W_OK):
+        raise ResourceError(f"The folder {folder} can't be written to. Choose another destination.")

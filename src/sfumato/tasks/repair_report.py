@@ -1,0 +1,109 @@
+"""The picture of a repair: each gap before and after, as waveform and spectrogram, with the spread of its draws."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.config import write_atomically
+from sfumato.signal.levels import Grid, to_db
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from sfumato.tasks.repair import Repaired
+    from sfumato.tasks.windows import Source
+
+Array = NDArray[np.float64]
+
+MAX_COLUMNS = 4
+_INK, _GAP, _FILL, _PAPER = "#2b2d42", "#ef476f", "#118ab2", "#fbfaf8"
+_SPAN_DB = 80.0
+
+
+def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
+    """Write the picture of the longest gaps (four at most) as a PNG.
+
+    Parameters
+    ----------
+    source
+        The damaged recording.
+    gaps
+        Filled gaps.
+    path
+        The PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = sorted(sorted(gaps, key=lambda gap: gap.start - gap.stop)[:MAX_COLUMNS], key=lambda gap: gap.start)
+    figure = Figure(figsize=(4.2 * len(shown) + 0.8, 9.0), facecolor=_PAPER, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(4, len(shown), squeeze=False, height_ratios=(1.0, 1.0, 1.5, 1.5))
+    for column, gap in zip(axes.T, shown, strict=True):
+        _column(column, source, gap)
+    for row, label in enumerate(("before", "after, with draws", "before, kHz", "after, kHz")):
+        axes[row, 0].set_ylabel(label, color=_INK)
+    more = f" (the {len(shown)} longest of {len(gaps)})" if len(gaps) > len(shown) else ""
+    figure.suptitle(f"sfumato repair: {len(gaps)} gap{'s' if len(gaps) > 1 else ''} filled{more}", color=_INK)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_atomically(path, buffer.getvalue())
+
+
+def _column(axes: Any, source: Source, gap: Repaired) -> None:
+    """One gap, top to bottom."""
+    rate, length = source.sample_rate, gap.stop - gap.start
+    around = max(round(0.12 * rate), length // 2)
+    start, stop = max(gap.start - around, 0), min(gap.stop + around, source.n_samples)
+    before = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
+    inside = slice(gap.start - start, gap.stop - start)
+    after = before.copy()
+    after[:, inside] = gap.draws[0]
+    mono, repaired = before.mean(axis=0), after.mean(axis=0)
+    draws = gap.draws.mean(axis=1)
+    time_s = np.arange(start, stop) / rate
+    peak = 1.1 * max(float(np.abs(repaired).max()), 1e-6)
+    for axis, signal in ((axes[0], mono), (axes[1], repaired)):
+        axis.plot(time_s, signal, color=_INK, linewidth=0.6)
+        axis.set_ylim(-peak, peak)
+        axis.set_xlim(time_s[0], time_s[-1])
+        axis.axvspan(gap.start / rate, gap.stop / rate, color=_GAP, alpha=0.12, linewidth=0)
+        axis.set_yticks([])
+    axes[0].set_title(f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}", fontsize=10)
+    axes[1].fill_between(
+        time_s[inside], draws.min(axis=0), draws.max(axis=0), color=_FILL, alpha=0.35, linewidth=0, label="all draws"
+    )
+    axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.7, label="the one pasted")
+    axes[1].legend(loc="upper right", fontsize=7, frameon=False)
+    pictures = [_spectrogram(signal, rate) for signal in (mono, repaired)]
+    top = max(float(picture.max()) for picture in pictures)
+    for axis, picture in zip(axes[2:], pictures, strict=True):
+        _image(axis, picture, top, (time_s[0], time_s[-1]), rate)
+        for edge in (gap.start, gap.stop):
+            axis.axvline(edge / rate, color="white", linewidth=0.8, linestyle=":")
+    axes[3].set_xlabel("seconds", color=_INK)
+
+
+def _spectrogram(signal: Array, sample_rate: int) -> Array:
+    """Power in dB, ``(bins, frames)``."""
+    padded = np.pad(signal, (0, max(0, 2048 - len(signal))))
+    return to_db(np.abs(Grid(len(padded), sample_rate).transform(padded)) ** 2)
+
+
+def _image(axis: Axes, picture: Array, top: float, span_s: tuple[float, float], sample_rate: int) -> None:
+    axis.imshow(
+        picture,
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=top - _SPAN_DB,
+        vmax=top,
+        extent=(span_s[0], span_s[1], 0.0, sample_rate / 2e3),
+        interpolation="bilinear",
+    )

@@ -1,0 +1,122 @@
+"""Cutting windows around gaps, and filling them along the principal axes of the channels.
+
+Channels of one recording are not independent, and fills drawn for each alone would tear the stereo image apart. So a
+window is turned onto the principal axes of its context, each axis is filled as one channel, and turned back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from sfumato.errors import InputError
+from sfumato.systems import conffusion
+from sfumato.tasks.fill import CONTEXT_S, Fill, Window
+
+Array = NDArray[np.float64]
+Gap = tuple[int, int]
+
+MAX_GAP_S = 2.0
+MIN_CONTEXT_S = 0.02
+
+
+class Source(Protocol):
+    """What windows are cut from: a decoded file or an array."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per channel."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """Samples ``(channels, stop - start)``."""
+
+
+def plan(gaps: Sequence[Gap], sample_rate: int) -> list[list[Gap]]:
+    """Gaps in groups that are filled together: neighbours within one model's context and one window's reach."""
+    context, reach = CONTEXT_S * sample_rate, MAX_GAP_S * sample_rate
+    groups: list[list[Gap]] = []
+    for gap in gaps:
+        if groups and gap[0] - groups[-1][-1][1] < context and gap[1] - groups[-1][0][0] <= reach:
+            groups[-1].append(gap)
+        else:
+            groups.append([gap])
+    return groups
+
+
+def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fill: Callable[[Window], Fill]) -> Array:
+    """Draws ``(draws, channels, missing samples of the group)``.
+
+    Parameters
+    ----------
+    source
+        The recording.
+    group
+        Gaps to fill together, in samples.
+    unknown
+        Every damaged stretch, also those not to be filled here.
+    fill
+        Fills one channel's window.
+
+    Raises
+    ------
+    InputError
+        There is next to no sound around the gaps to go by.
+    """
+    rate, n = source.sample_rate, conffusion.window_samples(source.sample_rate)
+    start = (group[0][0] + group[-1][1]) // 2 - n // 2
+    lo, hi = max(start, 0), min(start + n, source.n_samples)
+    audio = np.zeros((source.channels, n))
+    audio[:, lo - start : hi - start] = source.read(lo, hi)
+    inside = np.zeros(n, dtype=bool)
+    inside[lo - start : hi - start] = True
+    known = inside.copy()
+    own = np.zeros(n, dtype=bool)
+    for a, b in unknown:
+        known[max(a - start, 0) : max(b - start, 0)] = False
+    for a, b in group:
+        own[a - start : b - start] = True
+    known &= np.isfinite(audio).all(axis=0)
+    near = Window(np.zeros(n), known, inside, own, rate, 0).near(CONTEXT_S)
+    if known[near].sum() < MIN_CONTEXT_S * rate:
+        raise InputError(
+            f"Around the gap {group[0][0] / rate:g}–{group[-1][1] / rate:g} s there are only "
+            f"{known[near].sum() / rate * 1e3:.0f} ms of sound to go by; {MIN_CONTEXT_S * 1e3:.0f} ms are needed."
+        )
+    audio = np.where(known, audio, 0.0)
+    offset = audio[:, near][:, known[near]].mean(axis=1, keepdims=True)
+    audio = np.where(known, audio - offset, 0.0)
+    axes, power = _principal_axes(audio[:, near])
+    rotated = axes.T @ audio
+    heard = [i for i in range(source.channels) if power[i] > 1e-12 * power[0] and power[0] > 0.0]
+    windows = [Window(rotated[i], known, inside, own, rate, item=group[0][0] * 64 + min(i, 63)) for i in heard]
+    # One linear-algebra thread per axis: a banded solve gains nothing from more, and spinning threads cost a lot.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        draws = [result.draws for result in pool.map(fill, windows)]
+    filled = np.zeros((max((len(d) for d in draws), default=1), source.channels, int(own.sum())))
+    for i, d in zip(heard, draws, strict=True):
+        filled[:, i] = d
+    return np.einsum("ci,dit->dct", axes, filled) + offset
+
+
+def _principal_axes(audio: Array) -> tuple[Array, Array]:
+    """Orthonormal axes of the channels, strongest first, and their power. Fills drawn along them keep the image."""
+    covariance = audio @ audio.T
+    power, axes = np.linalg.eigh(covariance)
+    order = np.argsort(power)[::-1]
+    axes = axes[:, order]
+    axes *= np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(axes))])
+    return axes, power[order]

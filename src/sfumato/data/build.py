@@ -4,7 +4,7 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +14,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from sfumato.data import manifest
+from sfumato.data import leaks, manifest
+from sfumato.data.fetch import cache_folder, fetch_source, named
 from sfumato.data.manifest import Row
 from sfumato.data.sources import Source, licence_of, recording_id, work_of
 from sfumato.errors import InputError, ResourceError
@@ -39,6 +40,32 @@ class Skipped:
     source: str
     path: str
     reason: str
+
+
+def build(names: Iterable[str] = (), to: Path | None = None, out: Path | None = None) -> Iterator[Built | Skipped]:
+    """Fetch and decode sources, one event per recording, then show that the splits share nothing.
+
+    Parameters
+    ----------
+    names
+        Sources; none means all.
+    to
+        Folder for the packages; the cache folder when absent.
+    out
+        Folder for the audio and `manifest.jsonl`; `built` below `to` when absent.
+
+    Raises
+    ------
+    InputError
+        If a source can't be had or the splits share a file, a piece or a passage.
+    ResourceError
+        If a folder can't be written.
+    """
+    base = to or cache_folder()
+    target = out or base / "built"
+    for source in named(names):
+        yield from build_source(source, fetch_source(source, base).folder, target)
+    leaks.require_none(manifest.read(target / "manifest.jsonl"), target)
 
 
 def files_of(source: Source, unpacked: Path) -> Iterator[tuple[str, bytes]]:

@@ -171,7 +171,7 @@ def unpack(source: Source, package: Path, folder: Path) -> int:
             Path(scratch).rename(folder)
             return count
     except OSError as error:
-        raise ResourceError(f"{folder} can't be written: {error.strerror}. Free some disk or choose another.") from error
+        raise ResourceError(f"{folder} can't be written: {error.strerror}. Choose another folder.") from error
 
 
 def extract(stream: IO[bytes], folder: Path, keep: tuple[str, ...]) -> int:

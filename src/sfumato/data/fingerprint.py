@@ -109,7 +109,7 @@ def matches(prints: Mapping[str, NDArray[np.uint32]]) -> list[Match]:
     span = int(max(len(prints[name]) for name in names)) + 1
     shift = frame[j] - frame[i] + span
     key = (owner[i] * len(names) + owner[j]) * (2 * span) + shift
-    found, first, counts = np.unique(key, return_index=True, return_counts=True)
+    found, counts = np.unique(key, return_counts=True)
     best: dict[tuple[int, int], Match] = {}
     for k in np.flatnonzero(counts >= MIN_COINCIDENCES):
         pair, lag = divmod(int(found[k]), 2 * span)
@@ -120,9 +120,7 @@ def matches(prints: Mapping[str, NDArray[np.uint32]]) -> list[Match]:
     return sorted(best.values(), key=lambda match: match.error)
 
 
-def _compare(
-    first: str, second: str, a: NDArray[np.uint32], b: NDArray[np.uint32], lag: int
-) -> Match | None:
+def _compare(first: str, second: str, a: NDArray[np.uint32], b: NDArray[np.uint32], lag: int) -> Match | None:
     """The match of two fingerprints when frame f of the first meets frame f + lag of the second."""
     start, stop = max(0, -lag), min(len(a), len(b) - lag)
     if stop - start < BLOCK:
@@ -140,6 +138,4 @@ def _compare(
     for block in np.flatnonzero(error <= MAX_ERROR):
         covered[block : block + BLOCK] = True
     seconds = float(covered.sum() * FRAME_S)
-    return Match(
-        first, second, (start + at) * FRAME_S, (start + at + lag) * FRAME_S, seconds, float(error[at])
-    )
+    return Match(first, second, (start + at) * FRAME_S, (start + at + lag) * FRAME_S, seconds, float(error[at]))

@@ -153,7 +153,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
                 raise InputError(f"{path} lacks the columns {', '.join(missing)}. Give the data set's own table.")
             records = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} can't be read: {error}. Give the folder that the data set was unpacked to.") from error
+        raise InputError(f"{path} can't be read: {error}. Give the data set's own folder.") from error
     if any(record.get(column) is None for record in records for column in columns):
         raise InputError(f"{path} has rows with too few columns. Give the data set's own table.")
     return records

@@ -104,6 +104,7 @@ SOURCES: dict[str, Source] = {
             upstream="data/music/",
             attribution="Widelands music by the Widelands Development Team and Stuart Marshall",
             labels=(("style", "orchestral, folk"),),
+            works=(("menu", "ingame_14"),),
         ),
         Source(
             name="supertuxkart",
@@ -208,10 +209,6 @@ def licence_of(source: Source, path: str, copyright_text: str) -> str:
     for paragraph in re.split(r"\n\s*\n", copyright_text):
         files = re.search(r"^Files:((?:.*\n)(?:[ \t].*\n?)*)", paragraph + "\n", re.MULTILINE)
         licence_line = re.search(r"^License:[ \t]*(\S.*)$", paragraph, re.MULTILINE)
-        if (
-            files
-            and licence_line
-            and any(fnmatchcase(source.upstream + path, glob) for glob in files.group(1).split())
-        ):
+        if files and licence_line and any(fnmatchcase(source.upstream + path, glob) for glob in files.group(1).split()):
             found = licence_line.group(1).strip()
     return found

@@ -1,0 +1,103 @@
+"""Training crops: which stretch of which recording is a pure function of (seed, step, item)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfumato.data.manifest import Row
+from sfumato.errors import InputError
+
+QUIETEST_DB = -60.0
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of a manifest's recordings, drawn evenly over time; a data set for `sfumato.train.fit`.
+
+    Attributes
+    ----------
+    rows
+        Recordings to draw from; all of one sample rate, at least one long enough.
+    root
+        The manifest's folder.
+    n_samples
+        Length of a crop in samples.
+    channels
+        1 (the mean of a recording's channels) or 2 (a mono recording is doubled).
+    """
+
+    rows: Sequence[Row]
+    root: Path
+    n_samples: int
+    channels: int = 2
+    _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1 or self.channels not in (1, 2):
+            raise InputError(
+                f"Crops of {self.n_samples} samples, {self.channels} channels can't be cut. Give 1 or 2 channels."
+            )
+        rates = sorted({row.sample_rate for row in self.rows})
+        if len(rates) > 1:
+            raise InputError(f"The recordings have different sample rates ({rates} Hz). Build them at one rate.")
+        starts = [max(0, round(row.seconds * row.sample_rate) - self.n_samples + 1) for row in self.rows]
+        ends = np.cumsum(starts, dtype=np.int64)
+        if not len(ends) or not ends[-1]:
+            raise InputError(f"None of {len(self.rows)} recordings is {self.n_samples} samples long. Give longer ones.")
+        object.__setattr__(self, "_ends", ends)
+
+    def place(self, seed: int, step: int, item: int, attempt: int = 0) -> tuple[Row, int]:
+        """The recording and the first sample of one crop; every possible start is equally likely."""
+        for name, value in (("seed", seed), ("step", step), ("item", item)):
+            if not 0 <= value < 2**63:
+                raise InputError(f"{name} {value} is outside 0 … 2^63 - 1. Give a whole number inside.")
+        key, counter = np.array([seed, 0], np.uint64), np.array([0, attempt, item, step], np.uint64)
+        at = int(np.random.Generator(np.random.Philox(key=key, counter=counter)).integers(self._ends[-1]))
+        index = int(np.searchsorted(self._ends, at, side="right"))
+        return self.rows[index], at - (int(self._ends[index - 1]) if index else 0)
+
+    def crop(self, seed: int, step: int, item: int) -> NDArray[np.float32]:
+        """Audio (channels, samples) of one crop; silence below -60 dB is drawn again, up to eight times."""
+        audio = np.zeros((self.channels, self.n_samples), np.float32)
+        for attempt in range(ATTEMPTS):
+            row, start = self.place(seed, step, item, attempt)
+            audio = read(self.root / row.path, start, start + self.n_samples, self.channels)
+            if float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) > 10 ** (QUIETEST_DB / 20):
+                break
+        return audio
+
+    def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
+        """Items [rank, rank + 1) · size / world of a step's `size` crops, as {"clean": (items, channels, samples)}."""
+        if size % world:
+            raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
+        share = size // world
+        crops = [self.crop(seed, step, item) for item in range(rank * share, (rank + 1) * share)]
+        return {"clean": torch.from_numpy(np.stack(crops))}
+
+
+def read(path: Path, start: int, stop: int, channels: int) -> NDArray[np.float32]:
+    """Samples [start, stop) of a file, as (channels, samples); reads nothing else.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, broken or shorter than `stop`.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            if stop > file.frames:
+                raise InputError(f"{path} has {file.frames} samples, {stop} are needed. Build its source again.")
+            file.seek(start)
+            audio: NDArray[np.float32] = file.read(stop - start, dtype="float32", always_2d=True).T
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path} can't be read: {error}. Build its source again.") from error
+    if channels == 1:
+        return np.mean(audio, axis=0, keepdims=True, dtype=np.float32)
+    return np.ascontiguousarray(np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else audio[:2])

@@ -1,0 +1,218 @@
+"""Renders scores with soundfonts: music whose notes, instruments and composer are known. Always marked `rendered`.
+
+Needs the fluidsynth program, a soundfont (Debian: fluid-soundfont-gm, timgm6mb-soundfont) and the extra `data`.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+
+from sfumato.data import manifest
+from sfumato.data.build import SAMPLE_RATE, Built, Skipped, standardise, write_wav
+from sfumato.data.manifest import Row
+from sfumato.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import pretty_midi
+
+TIMING_SD_S = 0.012
+VELOCITY_SD = 14.0
+MAX_SECONDS = 1200.0
+RENDER_TIMEOUT_S = 600
+GAIN = "0.4"
+UNSTATED = "unstated (music21 corpus, distributed with the encoder's permission)"
+_RESERVED = re.compile(r"rights [^\n<]*reserved|non-?commercial|copyright|©", re.IGNORECASE)
+_GRANTS = (
+    (re.compile(r"CC[ -]BY-SA[ -]4\.0", re.IGNORECASE), "CC-BY-SA-4.0"),
+    (re.compile(r"\(CC-BY\)", re.IGNORECASE), "CC-BY"),
+    (re.compile(r"public domain", re.IGNORECASE), "public-domain"),
+)
+
+
+@dataclass(frozen=True)
+class Soundfont:
+    """A soundfont: its name in the manifest, the Debian package that brings it, its file and its licence."""
+
+    name: str
+    package: str
+    path: Path
+    licence: str
+
+
+SOUNDFONTS = (
+    Soundfont("fluidr3", "fluid-soundfont-gm", Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"), "MIT"),
+    Soundfont("timgm6mb", "timgm6mb-soundfont", Path("/usr/share/sounds/sf2/TimGM6mb.sf2"), "GPL-2"),
+)
+
+
+def terms_of(score: Path) -> str:
+    """The licence that a score file states for its encoding, or that it states none.
+
+    Raises
+    ------
+    InputError
+        If it reserves rights without granting a licence: such a score is not rendered.
+    """
+    try:
+        if score.suffix == ".mxl":
+            with zipfile.ZipFile(score) as archive:
+                names = [name for name in archive.namelist() if not name.startswith("META-INF")]
+                text = archive.read(names[0]).decode(errors="replace")
+        else:
+            text = score.read_text(errors="replace")
+    except (OSError, zipfile.BadZipFile, IndexError) as error:
+        raise InputError(f"{score} can't be read as a score: {error}.") from error
+    for pattern, licence in _GRANTS:
+        if pattern.search(text):
+            return licence
+    reserved = _RESERVED.search(text)
+    if reserved:
+        line = text[max(0, reserved.start() - 20) : reserved.end() + 60].split("\n")[0].strip()
+        raise InputError(f"{score.name} reserves rights ({line!r}) and grants no licence. Choose another score.")
+    return UNSTATED
+
+
+def midi_of(score: Path) -> "pretty_midi.PrettyMIDI":
+    """The notes of a score as it is written, repeats played.
+
+    Raises
+    ------
+    InputError
+        If music21 can't make sense of it (impossible repeats are the usual reason).
+    MissingExtraError
+        If music21 or pretty_midi is not installed.
+    """
+    try:
+        import music21
+        import pretty_midi
+    except ImportError as error:
+        raise MissingExtraError(error.name or "music21", "data") from error
+    broken = (music21.exceptions21.Music21Exception, ValueError, KeyError, IndexError, AttributeError, TypeError)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "score.mid"
+        try:
+            music21.converter.parse(score, forceSource=True).write("midi", fp=target)  # type: ignore[no-untyped-call]
+            return pretty_midi.PrettyMIDI(str(target))
+        except (*broken, EOFError, OSError) as error:
+            raise InputError(f"{score.name} can't be played: {type(error).__name__}: {error}.") from error
+
+
+def humanise(midi: "pretty_midi.PrettyMIDI", seed: int) -> None:
+    """Move every onset (normal, 12 ms) and velocity (normal, 14 of 127) in place, as no player is exact."""
+    random = np.random.Generator(np.random.Philox(key=np.array([seed, 0x5C0], np.uint64)))
+    for instrument in midi.instruments:
+        for note in instrument.notes:
+            length = max(note.end - note.start, 0.02)
+            note.start = max(0.0, note.start + TIMING_SD_S * float(random.standard_normal()))
+            note.end = note.start + length
+            note.velocity = int(np.clip(round(note.velocity + VELOCITY_SD * random.standard_normal()), 1, 127))
+
+
+def synthesise(midi: "pretty_midi.PrettyMIDI", soundfont: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Stereo audio (2, samples) at 44.1 kHz that fluidsynth makes of the notes.
+
+    Raises
+    ------
+    InputError
+        If fluidsynth or the soundfont is missing, or fluidsynth fails.
+    """
+    program = shutil.which("fluidsynth")
+    if program is None:
+        raise InputError("Rendering needs the fluidsynth program. On Debian: apt-get install fluidsynth.")
+    if not soundfont.is_file():
+        packages = " or ".join(font.package for font in SOUNDFONTS)
+        raise InputError(f"There is no soundfont {soundfont}. On Debian: apt-get install {packages}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        score, audio = Path(scratch) / "score.mid", Path(scratch) / "audio.wav"
+        midi.write(str(score))
+        command = [program, "-ni", "-q", "-g", GAIN, "-r", str(SAMPLE_RATE), "-F", str(audio)]
+        command += [str(soundfont), str(score)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_TIMEOUT_S, check=False)
+            rendered, _ = soundfile.read(str(audio), dtype="float32", always_2d=True)
+        except (subprocess.TimeoutExpired, soundfile.LibsndfileError, OSError) as error:
+            raise InputError(f"fluidsynth made no audio with {soundfont.name}: {error}.") from error
+        if done.returncode or not np.abs(rendered).max(initial=0.0) > 1e-3:
+            raise InputError(f"fluidsynth made only silence with {soundfont.name}: {done.stderr.strip()[-200:]}.")
+        return np.ascontiguousarray(rendered.T)
+
+
+def build_renders(
+    scores: Iterable[Path], corpus: Path, out: Path, soundfonts: Iterable[Soundfont] = SOUNDFONTS, seed: int = 0
+) -> Iterator[Built | Skipped]:
+    """Render scores with every soundfont into `out/renders`, appending rows to `out/manifest.jsonl`.
+
+    The folder that holds a score names its work (all movements of a quartet share a split); a score that lies in its
+    composer's folder is a work of its own.
+
+    Parameters
+    ----------
+    scores
+        Score files below `corpus`, which holds one folder per composer.
+    corpus
+        The folder that paths are named after.
+    out
+        The manifest's folder.
+    soundfonts
+        Each score is rendered with each, so that no model learns one sampler.
+    seed
+        Of timing and velocity.
+    """
+    path = out / "manifest.jsonl"
+    have = {row.recording for row in manifest.read(path) if row.source == "renders"} if path.exists() else set()
+    fonts = tuple(soundfonts)
+    for score in scores:
+        parts = score.relative_to(corpus).with_suffix("").parts
+        wanted = [font for font in fonts if f"{'_'.join(parts)}_{font.name}" not in have]
+        if not wanted:
+            continue
+        try:
+            licence = terms_of(score)
+            midi = midi_of(score)
+        except InputError as error:
+            yield Skipped("renders", "/".join(parts), str(error))
+            continue
+        if not 20.0 <= midi.get_end_time() <= MAX_SECONDS:
+            reason = f"{midi.get_end_time():.0f} s long, 20 to {MAX_SECONDS:.0f} s fit"
+            yield Skipped("renders", "/".join(parts), reason)
+            continue
+        work = "/".join(("renders", *(parts[:2])))
+        humanise(midi, seed + int(hashlib.sha256("/".join(parts).encode()).hexdigest()[:8], 16))
+        for font in wanted:
+            audio, _ = standardise(synthesise(midi, font.path), SAMPLE_RATE)
+            recording = f"{'_'.join(parts)}_{font.name}"
+            relative = Path("renders") / f"{recording}.wav"
+            write_wav(out / relative, audio)
+            row = Row(
+                source="renders",
+                recording=recording,
+                work=work,
+                path=relative.as_posix(),
+                sha256=manifest.sha256_of(out / relative),
+                seconds=audio.shape[1] / SAMPLE_RATE,
+                sample_rate=SAMPLE_RATE,
+                channels=2,
+                licence=f"score: {licence}; soundfont: {font.licence}",
+                attribution=f"{parts[0]}, encoded for the music21 corpus, rendered with {font.name}",
+                labels={
+                    "composer": parts[0],
+                    "title": " ".join(parts[1:]),
+                    "soundfont": font.name,
+                    "programs": " ".join(str(program) for program in sorted({i.program for i in midi.instruments})),
+                    "notes": str(sum(len(instrument.notes) for instrument in midi.instruments)),
+                },
+                split=manifest.split_of(work),
+                rendered=True,
+            )
+            manifest.append(path, row)
+            yield Built(row)

@@ -1,53 +1,34 @@
 """Reading and writing recordings of any length in bounded memory.
 
-Every input is decoded by a supervised child process (:mod:`sfumato.decode_child`) into an unnamed temporary file of
-raw samples, in a type that holds the file's samples exactly. From there it is read by window. POSIX systems only.
+Every input is decoded by a supervised child process (:mod:`sfumato.decode`) into an unnamed temporary file of
+raw samples, in a type that holds the file's samples exactly. From there it is read by window, and copied into new
+files block by block. POSIX systems only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
+import secrets
 import shutil
-import signal
-import stat
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
-from sfumato.errors import InputError, MissingExtraError, ResourceError
+from sfumato.decode import Limits, decode, open_regular, shown
+from sfumato.encode import BLOCK_FRAMES, INTEGER_BITS, Target, choose, encode, quantise
+from sfumato.errors import InputError, ResourceError
 
-_CHILD = Path(__file__).with_name("decode_child.py")
+Edit = tuple[int, NDArray[np.floating[Any]]]
+
 _KEEP_FREE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What decoding one file may cost.
-
-    Parameters
-    ----------
-    silence_s
-        Seconds that the decoder may go without decoding a further block before it is ended.
-    channel_seconds
-        Longest decoded length, in seconds times channels. A small file can decode to any length.
-    memory_bytes
-        Address space of the decoder.
-    """
-
-    silence_s: float = 30.0
-    channel_seconds: float = 12 * 3_600.0 * 2
-    memory_bytes: int = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -82,7 +63,7 @@ class AudioInfo:
     subtype: str
     nonfinite: int = 0
     truncated: bool = False
-    tags: Mapping[str, str] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Recording:
@@ -133,10 +114,8 @@ class Recording:
                 f"Samples {start} to {stop} are not inside the recording of {self.info.n_samples} samples."
             )
         raw = np.empty((stop - start, self.info.channels), self.dtype)
-        left, offset = (
-            memoryview(raw.reshape(-1).view(np.uint8)),
-            start * self.dtype.itemsize * self.info.channels,
-        )
+        left = raw.reshape(-1).view(np.uint8).data
+        offset = start * self.dtype.itemsize * self.info.channels
         while left:
             n_bytes = os.preadv(self._raw.fileno(), [left], offset)
             left, offset = left[n_bytes:], offset + n_bytes
@@ -157,11 +136,6 @@ def to_float(raw: NDArray[Any]) -> NDArray[np.float64]:
     return raw / -float(np.iinfo(raw.dtype).min)
 
 
-def shown(path: os.PathLike[str] | str) -> str:
-    """Return a path as one printable line, whatever bytes its name holds."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
-
-
 def open_recording(path: os.PathLike[str] | str | bytes, limits: Limits | None = None) -> Recording:
     """Return the recording in a file of any audio format.
 
@@ -175,7 +149,8 @@ def open_recording(path: os.PathLike[str] | str | bytes, limits: Limits | None =
     Raises
     ------
     InputError
-        If it isn't a regular file, isn't audio, holds no samples, crashes or stalls its decoder, or outgrows the limits.
+        If it isn't a regular file, isn't audio, holds no samples, crashes or stalls its decoder, or outgrows
+        the limits.
     ResourceError
         If it can't be read for lack of permission, or its samples don't fit on the disk.
     MissingExtraError
@@ -183,7 +158,7 @@ def open_recording(path: os.PathLike[str] | str | bytes, limits: Limits | None =
     """
     limits = limits or Limits()
     named = Path(os.fsdecode(path))
-    source = _open_regular(named)
+    source = open_regular(named)
     try:
         with contextlib.ExitStack() as stack:
             try:
@@ -193,95 +168,12 @@ def open_recording(path: os.PathLike[str] | str | bytes, limits: Limits | None =
                 raise ResourceError(
                     f"Can't make a temporary file: {error.strerror}. Set TMPDIR to a folder."
                 ) from error
-            head, end = _decode(named, source, raw.fileno(), limits, free_bytes)
+            head, end = decode(named, source, raw.fileno(), limits, free_bytes)
             recording = _recording(named, head, end, raw)
             stack.pop_all()
             return recording
     finally:
         os.close(source)
-
-
-def _open_regular(path: Path) -> int:
-    """Return a descriptor of a regular file that isn't empty. Opening a FIFO or a device doesn't wait."""
-    try:
-        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except PermissionError as error:
-        raise ResourceError(f"{shown(path)} can't be read: no permission.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{shown(path)} can't be opened: {reason}.") from error
-    status = os.fstat(source)
-    if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-        return source
-    os.close(source)
-    if stat.S_ISREG(status.st_mode):
-        raise InputError(f"{shown(path)} is empty (0 bytes). Give a file that holds audio.")
-    raise InputError(
-        f"{shown(path)} is not a regular file. Give an audio file, not a folder, pipe or device."
-    )
-
-
-def _decode(
-    path: Path, source: int, raw: int, limits: Limits, free_bytes: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the decoder process and return what it says first and last."""
-    reading, report = os.pipe()
-    with os.fdopen(reading, "rb", buffering=0) as messages:
-        order = {
-            "source": source, "raw": raw, "report": report, "memory_bytes": limits.memory_bytes,
-            "channel_seconds": limits.channel_seconds, "max_bytes": free_bytes,
-        }  # fmt: skip
-        try:
-            # By path and with -P: nothing here shadows the standard library, and the package isn't imported.
-            child = subprocess.Popen(
-                [sys.executable, "-P", str(_CHILD), json.dumps(order)],
-                pass_fds=(source, raw, report),
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ResourceError(f"Can't start the decoder: {error.strerror}.") from error
-        finally:
-            os.close(report)
-        try:
-            said = dict(_messages(path, messages, limits.silence_s))
-            status = child.wait(limits.silence_s)
-        except subprocess.TimeoutExpired as error:
-            raise InputError(f"{shown(path)} can't be decoded: the decoder does not end.") from error
-        finally:
-            child.kill()
-            child.wait()
-    if "refused" in said:
-        _raise_refusal(path, said["refused"]["kind"], said["refused"]["message"])
-    if status != 0 or "head" not in said or "end" not in said:
-        how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-        raise InputError(f"{shown(path)} can't be decoded: it crashes the decoder ({how}).")
-    return said["head"], said["end"]
-
-
-def _messages(path: Path, messages: IO[bytes], silence_s: float) -> Iterator[tuple[str, Any]]:
-    """Yield the decoder's messages until it closes the pipe."""
-    pending = b""
-    while True:
-        if not select.select([messages], [], [], silence_s)[0]:
-            raise InputError(f"{shown(path)} can't be decoded: no progress within {silence_s:g} s.")
-        data = messages.read(65_536)
-        if not data:
-            return
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            yield from json.loads(line).items()
-
-
-def _raise_refusal(path: Path, kind: str, message: str) -> None:
-    """Raise the error that the decoder process asks for."""
-    text = f"{shown(path)} can't be decoded: {message.rstrip('.')}."
-    if kind == "missing":
-        raise MissingExtraError(f"PyAV to decode {shown(path)}", "media")
-    raise ResourceError(text) if kind == "resource" else InputError(text)
 
 
 def _recording(path: Path, head: dict[str, Any], end: dict[str, Any], raw: IO[bytes]) -> Recording:
@@ -297,3 +189,153 @@ def _recording(path: Path, head: dict[str, Any], end: dict[str, Any], raw: IO[by
         tags=head["tags"],
     )
     return Recording(info, raw, head["dtype"], head["bits"])
+
+
+def write_edited(recording: Recording, destination: os.PathLike[str] | str | bytes, edits: Sequence[Edit]) -> None:
+    """Write a copy of a recording with some samples replaced; either the whole new file appears, or nothing does.
+
+    Sample rate, channels and tags stay. Container and subtype stay where the destination's suffix allows: see
+    :func:`sfumato.encode.choose`. In formats without loss, every sample outside the edits is the recording's
+    own, bit for bit. Edits are rounded without dither and, but for floating-point formats, held within full
+    scale.
+
+    Parameters
+    ----------
+    recording
+        An open recording.
+    destination
+        New file, or one to replace; never the recording's own.
+    edits
+        Pairs of the first sample to replace and its replacement, shape (channels, samples), full scale 1. They
+        may come in any order and must not overlap.
+
+    Raises
+    ------
+    InputError
+        If an edit isn't finite, has the wrong shape, overlaps another or lies outside the recording, or if the
+        destination is the recording's file, isn't a regular file, or has a suffix that can't hold it.
+    ResourceError
+        If the disk is full or the folder can't be written to.
+    """
+    info, path = recording.info, Path(os.fsdecode(destination))
+    target = choose(
+        path.suffix, info.container, info.subtype, recording.bits, info.sample_rate, info.channels, info.n_samples
+    )
+    ordered = _checked(edits, info)
+    with _replacing(path, not_file=info.path) as file:
+        encode(file, target, info.tags, _edited(recording, target, ordered), info.n_samples)
+
+
+def write(
+    path: os.PathLike[str] | str | bytes,
+    audio: NDArray[np.floating[Any]],
+    sample_rate: int,
+    subtype: str = "PCM_24",
+) -> None:
+    """Write samples as a new file; either the whole file appears, or nothing does.
+
+    Parameters
+    ----------
+    path
+        Its suffix decides the container.
+    audio
+        Shape (channels, samples), full scale 1; beyond it, integer formats clip.
+    sample_rate
+        In Hz.
+    subtype
+        Such as PCM_16, PCM_24 or FLOAT. Where the container hasn't got it, it is replaced as
+        :func:`sfumato.encode.choose` says.
+
+    Raises
+    ------
+    InputError
+        If there are no samples, or the format can't hold them.
+    ResourceError
+        If the disk is full or the folder can't be written to.
+    """
+    path = Path(os.fsdecode(path))
+    if audio.ndim != 2 or not audio.size:
+        raise InputError(f"Audio to write needs the shape (channels, samples), got {audio.shape}.")
+    channels, n_samples = audio.shape
+    if subtype not in soundfile.available_subtypes():
+        raise InputError(f"'{subtype}' is no sample type. Use PCM_16, PCM_24, PCM_32, FLOAT or DOUBLE.")
+    bits = INTEGER_BITS.get(subtype, 0)
+    target = choose(path.suffix, "", subtype, bits, sample_rate, channels, n_samples)
+    starts = range(0, n_samples, BLOCK_FRAMES)
+    blocks = (quantise(audio[:, at : at + BLOCK_FRAMES].T.astype(np.float64), target) for at in starts)
+    with _replacing(path) as file:
+        encode(file, target, {}, blocks, n_samples)
+
+
+def _checked(edits: Sequence[Edit], info: AudioInfo) -> list[Edit]:
+    """Return the edits in order of time."""
+    ordered, reached = sorted(edits, key=lambda edit: edit[0]), 0
+    for start, audio in ordered:
+        if audio.ndim != 2 or len(audio) != info.channels:
+            raise InputError(f"An edit needs the shape ({info.channels}, samples), got {audio.shape}.")
+        if start < 0 or start + audio.shape[1] > info.n_samples:
+            stop = start + audio.shape[1]
+            raise InputError(f"Edit {start} to {stop} is not inside the recording of {info.n_samples} samples.")
+        if start < reached:
+            raise InputError(f"The edit at sample {start} overlaps the one before it, which ends at {reached}.")
+        if not np.isfinite(audio).all():
+            raise InputError(f"The edit at sample {start} holds NaN or infinite values.")
+        reached = start + audio.shape[1]
+    return ordered
+
+
+def _edited(recording: Recording, target: Target, edits: list[Edit]) -> Iterator[NDArray[Any]]:
+    """Yield the recording in the target's type, with the edits pasted in."""
+    same = recording.dtype == target.dtype and (recording.bits <= target.bits)
+    for start in range(0, recording.info.n_samples, BLOCK_FRAMES):
+        stop = min(start + BLOCK_FRAMES, recording.info.n_samples)
+        raw = recording.read_raw(start, stop)
+        block = raw if same else to_float(raw)
+        for at, audio in edits:
+            low, high = max(start, at), min(stop, at + audio.shape[1])
+            if low < high:
+                piece = audio[:, low - at : high - at].T.astype(np.float64)
+                if not target.holds_any_float:
+                    piece = np.clip(piece, -1.0, 1.0)
+                block[low - start : high - start] = quantise(piece, target) if same else piece
+        if same and block.dtype.kind == "i":
+            yield block
+        else:
+            yield quantise(block, target)
+
+
+@contextlib.contextmanager
+def _replacing(destination: Path, not_file: Path | None = None) -> Iterator[int]:
+    """Open a file that takes the destination's place at the end, and vanishes on any error or interrupt."""
+    name = shown(destination)
+    part = destination.with_name(f".sfumato-{secrets.token_hex(8)}.part")
+    try:
+        if destination.exists():
+            if not destination.is_file():
+                raise InputError(f"{name} is not a regular file. Choose another name.")
+            if not_file and not_file.exists() and destination.samefile(not_file):
+                raise InputError(f"{name} is the recording itself. Write to another file.")
+        if not destination.parent.is_dir():
+            raise InputError(f"The folder {shown(destination.parent)} does not exist. Make it first.")
+        try:
+            file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                yield file
+                os.fsync(file)
+            finally:
+                os.close(file)
+            part.replace(destination)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(destination.parent)
+    except OSError as error:
+        raise ResourceError(f"{name} can't be written: {error.strerror}.") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

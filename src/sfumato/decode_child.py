@@ -1,8 +1,8 @@
 """The decoder process: turns one open audio file into raw samples, and tells :mod:`sfumato.audio` how.
 
-It is run by path and imports nothing of this package, only NumPy and soundfile or PyAV, so it starts fast. A crash,
-a hang or an endless stream in a codec ends this process alone. It gets its files as descriptors in one JSON argument
-and writes JSON lines: one ``head``, ``frames`` now and then, at last ``end`` or ``refused``.
+It is run by path and imports nothing of this package, only NumPy and soundfile or PyAV, so it starts fast. A
+crash, a hang or an endless stream in a codec ends this process alone. It gets its files as descriptors in one JSON
+argument and writes JSON lines: one ``head``, ``frames`` now and then, at last ``end`` or ``refused``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ TAGS = (
 )  # fmt: skip
 # FFmpeg opens only these: playlists and concatenation scripts, which name other files, are left out.
 DEMUXERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ac3,eac3,asf,ape,tta,tak,amr,amrnb,amrwb,mp3,flac,ogg,wav,aiff,au,caf,"
-    "avi,flv,mpegts,mpeg,dsf,iff,w64,dts,truehd,mpc,mpc8,wv"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,ac3,eac3,asf,ape,tta,tak,amr,amrnb,amrwb,mp3,flac,ogg,wav,aiff,"
+    "au,caf,avi,flv,mpegts,mpeg,dsf,iff,w64,dts,truehd,mpc,mpc8,wv"
 )
 SOUNDFILE_INTEGER_BITS = {
     "PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ULAW": 16, "ALAW": 16,
-    "IMA_ADPCM": 16, "MS_ADPCM": 16, "VOX_ADPCM": 16, "NMS_ADPCM_16": 16, "NMS_ADPCM_24": 16, "NMS_ADPCM_32": 16,
-    "GSM610": 16, "G721_32": 16, "G723_24": 16, "G723_40": 16, "DPCM_8": 8, "DPCM_16": 16,
+    "IMA_ADPCM": 16, "MS_ADPCM": 16, "VOX_ADPCM": 16, "NMS_ADPCM_16": 16, "NMS_ADPCM_24": 16,
+    "NMS_ADPCM_32": 16, "GSM610": 16, "G721_32": 16, "G723_24": 16, "G723_40": 16, "DPCM_8": 8, "DPCM_16": 16,
     "DWVW_12": 12, "DWVW_16": 16, "DWVW_24": 24, "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
 }  # fmt: skip
 # FFmpeg's sample formats: (packed format asked for, NumPy type), each of which holds every value exactly.
@@ -120,7 +120,7 @@ class Sink:
 
 
 class Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """A sound file read strictly forwards: soundfile would seek after every block, where libsndfile can hang."""
+    """A sound file read strictly forwards: soundfile seeks after every block, where libsndfile can hang."""
 
     def seekable(self) -> bool:
         """Return False."""
@@ -137,9 +137,7 @@ def decode_soundfile(source: BinaryIO, sink: Sink) -> None:
             dtype = "float64" if file.subtype == "DOUBLE" else "float32"
         tags = {key: value[:MAX_TAG_LENGTH] for key, value in file.copy_metadata().items()}
         buffer = np.empty((READ_FRAMES, file.channels), dtype)
-        sink.start(
-            Head(file.samplerate, file.channels, file.format, file.subtype, buffer.dtype.str, bits, tags)
-        )
+        sink.start(Head(file.samplerate, file.channels, file.format, file.subtype, buffer.dtype.str, bits, tags))
         broken = False
         while True:
             try:

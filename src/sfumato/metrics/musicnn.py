@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv1d, conv2d, linear, pad, relu
 
-from sfumato.errors import MissingExtraError, ModelError
+from sfumato.errors import InputError, MissingExtraError, ModelError
 from sfumato.signal.mel import mel_spectrogram
 
 Weights = dict[str, Tensor]
@@ -220,11 +220,18 @@ def log_mel_patches(audio: NDArray[np.floating], sample_rate: float) -> Tensor:
     sample_rate : float
         Hz.
 
+    Raises
+    ------
+    InputError
+        If the audio is empty or not 1-D.
+
     Notes
     -----
     log10(1 + 10⁴ · mel power), frames of 512 samples every 256. Audio shorter than 3 s makes one shorter
     patch; what is left behind the last whole patch is dropped.
     """
+    if np.ndim(audio) != 1 or np.size(audio) == 0:
+        raise InputError(f"Audio of shape {np.shape(audio)} can't be embedded. Give mono audio (samples,).")
     resampled = soxr.resample(np.asarray(audio, dtype=np.float64), sample_rate, SAMPLE_RATE)
     power = mel_spectrogram(torch.from_numpy(resampled), SAMPLE_RATE, N_FFT, HOP_LENGTH, N_MELS)
     log_mel = torch.log10(1 + 10000 * power).float().T

@@ -126,7 +126,7 @@ def load(name_or_folder: str | Path) -> Model:
     ModelError
         The folder is broken, foreign or newer than this version; names the file and the key.
     """
-    folder = _find(name_or_folder)
+    folder = find(name_or_folder)
     header = read_header(folder)
     module = importlib.import_module(SYSTEMS[header.system])
     try:
@@ -172,6 +172,38 @@ def shipped() -> list[str]:
     """Names of the models that come with sfumato, sorted."""
     root = shipped_folder("weights")
     return sorted(path.parent.name for path in root.glob("*/model.yaml")) if root else []
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a shipped name or of a path.
+
+    Raises
+    ------
+    InputError
+        There is no such model; names the shipped ones.
+    """
+    root = shipped_folder("weights")
+    if root is not None and str(name_or_folder) in shipped():
+        return root / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    names = ", ".join(shipped()) or "none"
+    raise InputError(f"There is no model '{name_or_folder}'. Shipped models: {names}; or give a model's folder.")
+
+
+def size_megabytes(folder: Path) -> float:
+    """Size of a model's weights in MB.
+
+    Raises
+    ------
+    ModelError
+        They are missing.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.")
+    return path.stat().st_size / 1e6
 
 
 def shipped_folder(kind: str) -> Path | None:
@@ -272,18 +304,6 @@ def _span(path: Path, key: str, entry: object) -> tuple[int, int, str]:
             if stop - start == _BYTES[dtype] * math.prod(shape):
                 return start, stop, key
     raise ModelError(f"{path}: the header's entry for {key} is inconsistent.")
-
-
-def _find(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped name or of a path."""
-    root = shipped_folder("weights")
-    if root is not None and str(name_or_folder) in shipped():
-        return root / str(name_or_folder)
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    names = ", ".join(shipped()) or "none"
-    raise InputError(f"There is no model '{name_or_folder}'. Shipped models: {names}; or give a model's folder.")
 
 
 def _readme(header: _Header, tensors: Mapping[str, Tensor]) -> str:

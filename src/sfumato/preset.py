@@ -1,0 +1,165 @@
+"""A preset is one YAML file that says everything about a model to be trained: system, configuration, training, data.
+
+system: conffusion
+summary: Fills gaps from 20 ms to 1 s in music.
+licence: CC-BY-SA-4.0
+config: {sigma_data: 0.8}
+train: {steps: 20000, batch_size: 16}
+data: {examples: 6144}
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sfumato.config import Settings, override, parse, read_yaml
+from sfumato.data import manifest
+from sfumato.data.inpainting import SHARD, Bank, build_bank
+from sfumato.data.manifest import Row
+from sfumato.errors import InputError
+from sfumato.model import SYSTEMS, Card, shipped_folder
+from sfumato.train import Dataset, Fitted, TrainSettings, fit
+
+Progress = Callable[[int, int, str], None]
+
+
+class DataSettings(Settings):
+    """Training examples and where they are kept."""
+
+    examples: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
+    validation_examples: int = Field(256, ge=1, description="validation examples")
+    seed: int = Field(1, ge=0, description="seed of the examples")
+    processes: int = Field(2, ge=1, description="processes that make the examples")
+    bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
+
+
+class Preset(Settings):
+    """Everything about a model to be trained."""
+
+    system: str = Field(description="name of the system")
+    summary: str = Field("", description="one sentence: what the model does")
+    licence: str = Field("unstated", description="licence of the weights")
+    limits: str = Field("", description="what the model can't do")
+    config: dict[str, Any] = Field(default_factory=dict, description="configuration of the system")
+    train: TrainSettings = Field(TrainSettings(), description="how to train")
+    data: DataSettings = Field(DataSettings(), description="what to train on")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A preset that has been found and checked."""
+
+    name: str
+    preset: Preset
+    config: BaseModel
+    """Configuration of the preset's system."""
+
+
+def names() -> list[str]:
+    """Names of the shipped presets, sorted."""
+    root = shipped_folder("presets")
+    return sorted(path.stem for path in root.glob("*.yaml")) if root else []
+
+
+def load(name_or_path: str, assignments: Iterable[str] = ()) -> Plan:
+    """A shipped preset by name, or any by path, with dotted `key=value` assignments laid over it.
+
+    Raises
+    ------
+    InputError
+        There is no such preset, or a key or value in it is wrong; says what is possible.
+    """
+    root = shipped_folder("presets")
+    path = Path(name_or_path)
+    if root is not None and name_or_path in names():
+        path = root / f"{name_or_path}.yaml"
+    elif not path.is_file():
+        known = ", ".join(names()) or "none"
+        raise InputError(f"There is no preset '{name_or_path}'. Shipped presets: {known}; or give a YAML file.")
+    preset = parse(override(read_yaml(path), assignments), Preset, str(path))
+    if preset.system not in SYSTEMS:
+        raise InputError(f"{path}: system = {preset.system}; possible are: {', '.join(SYSTEMS)}.")
+    config: BaseModel = parse(preset.config, _system(preset).Config, f"{path}: config")
+    return Plan(path.stem, preset, config)
+
+
+def train(
+    plan: Plan,
+    data: Path,
+    out: Path,
+    *,
+    command: str = "",
+    progress: Progress = lambda done, total, text: None,
+) -> Fitted:
+    """The model of a preset, trained on the recordings of `data` and written to `out` (see `sfumato.train.fit`).
+
+    Parameters
+    ----------
+    plan
+        From `load`.
+    data
+        Folder with `manifest.jsonl`, as `sfumato data build` writes it; its splits train and validation are used.
+    out
+        Folder of the training; one that was interrupted goes on where it stopped.
+    command
+        What was typed, for the model's card.
+    progress
+        Called with examples made, examples in all, and a word.
+    """
+    rows = manifest.read(data / "manifest.jsonl")
+    preset = plan.preset
+    used = manifest.select(rows, "train")
+    folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
+    sets = [
+        _bank(used, data, folder / "train", preset.data, preset.data.examples, progress),
+        _bank(
+            manifest.select(rows, "validation"),
+            data,
+            folder / "validation",
+            preset.data,
+            preset.data.validation_examples,
+            progress,
+        ),
+    ]
+    card = Card(
+        summary=preset.summary,
+        licence=preset.licence,
+        limits=preset.limits,
+        command=command,
+        data=_attributions(used),
+    )
+    return fit(_system(preset), plan.config, preset.train, sets[0], out, validation=sets[1], card=card, name=plan.name)
+
+
+def _bank(
+    rows: Sequence[Row], root: Path, folder: Path, settings: DataSettings, count: int, progress: Progress
+) -> Dataset:
+    """Examples of one split, made where missing."""
+
+    def tell(done: int, total: int) -> None:
+        progress(done * SHARD, total * SHARD, f"making {folder.name} examples")
+
+    paths = build_bank(rows, root, folder, count=count, seed=settings.seed, processes=settings.processes, progress=tell)
+    return Bank(paths, augment=folder.name == "train")
+
+
+def _attributions(rows: Sequence[Row]) -> tuple[str, ...]:
+    """One line per source: who made it, how many recordings, under which licences."""
+    lines = []
+    for source in sorted({row.source for row in rows}):
+        own = [row for row in rows if row.source == source]
+        makers = "; ".join(sorted({row.attribution for row in own if row.attribution})) or "unknown"
+        licences = ", ".join(sorted({row.licence for row in own}))
+        lines.append(f"{source}: {len(own)} recordings, {makers} ({licences})")
+    return tuple(lines)
+
+
+def _system(preset: Preset) -> Any:
+    """The module of a preset's system."""
+    return importlib.import_module(SYSTEMS[preset.system])

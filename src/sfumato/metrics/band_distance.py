@@ -63,9 +63,10 @@ def band_distance_db(
 
     Notes
     -----
-    Slice from 1024 samples before the gap to 1024 after; Hann frames of 2048 every 512; power summed in
-    40 bands with edges spaced geometrically from 60 Hz to 0.45 × rate, empty bands dropped; both floored
-    70 dB below the loudest band value of the reference slice; root mean square over all frames and bands.
+    Slice from 1024 samples before the gap to 1024 after it (zeros beyond the clip); Hann frames of 2048 every
+    512; power summed in 40 bands with edges spaced geometrically from 60 Hz to 0.45 × rate, empty bands
+    dropped; both floored 70 dB below the loudest band value of the reference slice; root mean square over all
+    frames and bands.
     """
     errors = band_errors_db(reference, fill, gap, sample_rate)
     return float("nan") if errors is None else float(np.sqrt(np.mean(errors**2)))

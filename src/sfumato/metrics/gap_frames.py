@@ -43,38 +43,32 @@ def check_gap(gap: Gap, n_samples: int) -> None:
         raise InputError(f"Gap {start}–{stop} is not inside the clip of {n_samples} samples. Give 0 ≤ start < stop.")
 
 
-def power_frames(mono: Array, n_fft: int, hop_length: int) -> Array:
-    """Return the power spectra of Hann frames.
+def gap_power(clip: Array, gap: Gap, n_fft: int = 2048, hop_length: int = 512) -> Array:
+    """Return the power spectra of Hann frames around the gap.
 
     Parameters
     ----------
-    mono : ndarray, shape (samples,)
-        Shorter signals are zero-padded to one frame; a last incomplete frame is dropped.
+    clip : ndarray, shape (channels, samples)
+        Averaged to mono.
+    gap : tuple of int
+        (start, stop), samples, half-open.
     n_fft, hop_length : int
         Frame length and step, samples.
 
     Returns
     -------
     ndarray, shape (frames, n_fft // 2 + 1)
-        Squared magnitude of the windowed DFT, unnormalised.
+        Squared magnitude of the windowed DFT, unnormalised. The first frame begins n_fft/2 samples before the
+        gap; frames end at most n_fft/2 after it. Beyond the clip's ends there are zeros.
     """
-    if mono.size < n_fft:
-        mono = np.pad(mono, (0, n_fft - mono.size))
+    start, stop = gap
+    half = n_fft // 2
+    mono = np.pad(clip.mean(axis=0)[max(0, start - half) : stop + half], (max(0, half - start), 0))
+    mono = np.pad(mono, (0, stop - start + n_fft - mono.size))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
     frames = np.lib.stride_tricks.sliding_window_view(mono, n_fft)[::hop_length]
     power: Array = np.abs(np.fft.rfft(frames * window, axis=-1)) ** 2
     return power
-
-
-def gap_power(clip: Array, gap: Gap, n_fft: int = 2048, hop_length: int = 512) -> Array:
-    """Return the power spectra, shape (frames, bins), of the mono mix around the gap.
-
-    The slice runs from n_fft/2 samples before the gap to n_fft/2 after it,
-    or to the clip's edges.
-    """
-    start, stop = gap
-    mono = clip.mean(axis=0)[max(0, start - n_fft // 2) : stop + n_fft // 2]
-    return power_frames(mono, n_fft, hop_length)
 
 
 def floored_db(reference: Array, fill: Array, floor_db: float) -> tuple[Array, Array] | None:

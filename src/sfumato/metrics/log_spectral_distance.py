@@ -26,9 +26,9 @@ def log_spectral_distance_db(reference: NDArray[np.floating], fill: NDArray[np.f
 
     Notes
     -----
-    Slice from 1024 samples before the gap to 1024 after, at the file's own rate; Hann frames of 2048 every
-    512; all bins; both floored 70 dB below the loudest bin of the reference slice. In-gap values, thus an
-    order of magnitude above the clip-wide averages of some papers.
+    Slice from 1024 samples before the gap to 1024 after it (zeros beyond the clip), at the file's own rate;
+    Hann frames of 2048 every 512; all bins; both floored 70 dB below the loudest bin of the reference slice.
+    In-gap values, thus an order of magnitude above the clip-wide averages of some papers.
 
     References
     ----------

@@ -57,9 +57,7 @@ def keep(denoise: Denoiser, project: Callable[[Tensor], Tensor]) -> Denoiser:
     return kept
 
 
-def known_samples(
-    observed: Float[Tensor, "b c *t"], known: Bool[Tensor, "b c *t"]
-) -> Callable[[Tensor], Tensor]:
+def known_samples(observed: Float[Tensor, "b c *t"], known: Bool[Tensor, "b c *t"]) -> Callable[[Tensor], Tensor]:
     """The projection of a repair, for `keep`: `observed` where `known` is True, the guess elsewhere."""
 
     def project(denoised: Tensor) -> Tensor:
@@ -141,16 +139,15 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
         if total <= length:
             return denoise(x, sigma)
         starts = [*range(0, total - length, length - overlap), total - length]
-        fade = torch.sin(
-            (torch.arange(overlap, dtype=x.dtype, device=x.device) + 0.5) * (math.pi / 2 / overlap)
-        )
+        place = (torch.arange(overlap, dtype=x.dtype, device=x.device) + 0.5) / max(overlap, 1)
+        fade = torch.sin(place * math.pi / 2).square()
         summed, weights = torch.zeros_like(x), x.new_zeros(total)
         for start in starts:
             weight = x.new_ones(length)
             if start > 0:
-                weight[:overlap] *= fade.square()
+                weight[:overlap] *= fade
             if start < total - length:
-                weight[length - overlap :] *= fade.flip(0).square()
+                weight[length - overlap :] *= fade.flip(0)
             here = slice(start, start + length)
             summed[..., here] += weight * denoise(x[..., here], sigma)
             weights[here] += weight

@@ -53,9 +53,7 @@ def normal(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Te
     >>> bool((normal((2,), seed=1, item=7, step=0) == normal((2,), seed=1, item=7, step=0)).all())
     True
     """
-    return torch.from_numpy(
-        np.asarray(_generator(_NORMAL, seed, item, step).standard_normal(tuple(shape), np.float32))
-    )
+    return torch.from_numpy(np.asarray(_generator(_NORMAL, seed, item, step).standard_normal(tuple(shape), np.float32)))
 
 
 def uniform(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Tensor, "*shape"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """The waist of the diffusion core: models make one, guides wrap one, samplers consume one."""
 
@@ -27,6 +28,7 @@ class Denoiser(Protocol):
         """Best guess of the clean signal behind `x`, whose noise has standard deviation `sigma`."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """A raw network. `condition` is whatever its architecture takes, bound once by the maker."""
 
@@ -171,9 +173,7 @@ def edm_weight(sigma: Float[Tensor, " b"], sigma_data: float) -> Float[Tensor, "
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def lognormal_sigma(
-    uniform: Float[Tensor, " b"], mean: float = -1.2, std: float = 1.2
-) -> Float[Tensor, " b"]:
+def lognormal_sigma(uniform: Float[Tensor, " b"], mean: float = -1.2, std: float = 1.2) -> Float[Tensor, " b"]:
     """Training noise levels exp(mean + std * z), where z is the normal quantile of `uniform`, inside (0, 1).
 
     References

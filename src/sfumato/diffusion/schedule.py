@@ -23,9 +23,7 @@ def _check(n_steps: int, sigma_min: float, sigma_max: float) -> None:
     if n_steps < 1:
         raise InputError(f"{n_steps} steps were asked for. Give at least 1.")
     if not 0 < sigma_min <= sigma_max < math.inf or (n_steps > 1 and sigma_min == sigma_max):
-        raise InputError(
-            f"Noise levels {sigma_max} … {sigma_min} don't decrease. Give 0 < sigma_min < sigma_max."
-        )
+        raise InputError(f"Noise levels {sigma_max} … {sigma_min} don't decrease. Give 0 < sigma_min < sigma_max.")
 
 
 def _close(sigmas: Tensor) -> Tensor:
@@ -35,7 +33,7 @@ def _close(sigmas: Tensor) -> Tensor:
 
 def karras(
     n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
-) -> Float[Tensor, " n_steps+1"]:
+) -> Float[Tensor, " {n_steps}+1"]:
     """Grid evenly spaced in sigma^(1/rho), then 0.
 
     Parameters
@@ -64,7 +62,7 @@ def karras(
     return _close(torch.linspace(high, low, n_steps, dtype=torch.float64) ** rho)
 
 
-def cosine(n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Float[Tensor, " n_steps+1"]:
+def cosine(n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Float[Tensor, " {n_steps}+1"]:
     """Grid evenly spaced in the angle atan(sigma), the time of v-prediction's cosine schedule; then 0.
 
     References
@@ -79,7 +77,7 @@ def cosine(n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> F
 
 def trained_sigmas(
     beta_min: float = 1e-4, beta_max: float = 0.02, n_trained: int = 1000, root: bool = False
-) -> Float[Tensor, " n_trained"]:
+) -> Float[Tensor, " {n_trained}"]:
     """The increasing noise levels that a discrete-time network was trained on: sqrt((1 - abar_t) / abar_t).
 
     Parameters
@@ -109,7 +107,7 @@ def trained_sigmas(
 
 def vp_linear(
     n_steps: int, beta_min: float = 1e-4, beta_max: float = 0.02, n_trained: int = 1000, root: bool = False
-) -> Float[Tensor, " n_steps+1"]:
+) -> Float[Tensor, " {n_steps}+1"]:
     """Grid evenly spaced in the discrete time of `trained_sigmas` (log-linear between its levels), then 0."""
     trained = trained_sigmas(beta_min, beta_max, n_trained, root)
     _check(n_steps, float(trained[0]), float(trained[-1]))
@@ -118,7 +116,7 @@ def vp_linear(
     return _close(torch.lerp(trained.log()[below], trained.log()[below + 1], place - below).exp())
 
 
-def flow(n_steps: int, t_max: float = 0.999, shift: float = 1.0) -> Float[Tensor, " n_steps+1"]:
+def flow(n_steps: int, t_max: float = 0.999, shift: float = 1.0) -> Float[Tensor, " {n_steps}+1"]:
     """Grid evenly spaced in the time t of the straight path (1 - t) clean + t noise: t / (1 - t).
 
     Parameters

@@ -122,9 +122,10 @@ def shape(
 ) -> Array:
     """`mean` plus `innovation` filtered so that the levels of the sum follow `wanted_db`.
 
-    Only the innovation is scaled, so the mean over many draws stays the mean. In each band and frame the gain g
-    solves ``|M + g W|^2 = wanted``, a quadratic; gains are interpolated over bins and the result is kept inside the
-    gap. Near the gap's edges the unshaped innovation, which joins the known samples by construction, takes over.
+    Only the innovation is scaled, and by a gain that is the same for its mirror image, so the mean over draws stays
+    the mean. In each band and frame the gain g solves ``|M|^2 + g^2 |W|^2 = wanted``: mean and innovation are
+    independent, so their cross term is zero on average. Gains are interpolated over bins and the result is kept
+    inside the gap. Near the gap's edges the unshaped innovation, which joins the known samples by construction, takes over.
 
     Parameters
     ----------
@@ -167,9 +168,7 @@ def _shape(
     for _ in range(rounds):
         spectrum = grid.transform(shaped)
         energy = grid.bands(np.abs(spectrum) ** 2) + 1e-30
-        cross = grid.bands((spectrum_mean * spectrum.conj()).real)
-        root = np.maximum(cross**2 - energy * (energy_mean - wanted), 0.0)
-        gain = (np.sqrt(root) - cross) / energy
+        gain = np.sqrt(np.maximum(wanted - energy_mean, 0.0) / energy)
         gain_db = np.clip(20.0 * np.log10(np.maximum(gain, 1e-9)), *_GAIN_DB)
         gain_db[:, ~touched] = 0.0
         shaped = np.where(known, 0.0, grid.inverse(spectrum * _over_bins(gain_db, len(spectrum))))

@@ -104,6 +104,11 @@ def fill_ar(window: Window, n_draws: int, seed: int, model: Model | None) -> Fil
     return Fill(np.stack([source.draw for source in _sources(window, n_draws, seed)]))
 
 
+def fill_ar_mean(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
+    """The mean of the AR posteriors that `fill_ar` draws from; one fill."""
+    return Fill(np.mean([source.mean for source in _sources(window, n_draws, seed)], axis=0)[None])
+
+
 def fill_diffusion(
     window: Window, n_draws: int, seed: int, model: Model | None, *, steps: int, temperature: float, spread: float = 1.0
 ) -> Fill:
@@ -117,11 +122,13 @@ def fill_diffusion(
     known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
     sources = _sources(window, n_draws, seed)
     views, wholes = [], []
-    for source in sources:
-        mean, draw = (window.x.copy() for _ in range(2))
+    for number, source in enumerate(sources):
+        mean, draw = window.x.copy(), window.x.copy()
         mean[window.own], draw[window.own] = source.mean, source.draw
-        views.append(conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched))
         wholes.append((mean, draw))
+        mirrored = number % 2 == 1  # both draws of a pair are shown the same picture, so that their mean is exact
+        shown = views[-1] if mirrored else conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched)
+        views.append(shown)
     levels = conffusion.draw_levels(
         model.network, model.config, views, seed=seed, item=window.item, steps=steps, temperature=temperature
     )

@@ -1,0 +1,338 @@
+"""How good are the fills? Every method on the same gaps of recordings nobody trained on, and the table it makes.
+
+    python benchmarks/repair.py measure --data DIR --out runs/repair          # resumable; one file per clip
+    python benchmarks/repair.py table --out runs/repair
+    python benchmarks/repair.py risk --out runs/risk                          # what `method auto` goes by
+
+Each clip is 5 s of one recording, its channels averaged to mono, with one gap in the middle, at every length in turn.
+Intervals are 95 % percentile bootstraps over recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LENGTHS_MS = (20, 50, 100, 200, 300, 500, 750)
+CLIP_S = 5.0
+SPREADS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+METHODS = ("zero", "extrapolation", "janssen", "aspain", "ar draw", "diffusion", "diffusion mean of 16", "auto")
+
+
+def clips(rows: list[Any], root: Path, count: int, seed: int) -> Iterator[tuple[int, Any, int]]:
+    """(number, manifest row, first sample) of `count` clips, recordings taking turns; silent places are passed over."""
+    import soundfile as sf
+
+    random = np.random.default_rng(seed)
+    rows = sorted(rows, key=lambda row: (row.source, row.recording))
+    number = 0
+    while number < count:
+        row = rows[number % len(rows)]
+        start = int(random.integers(0, int((row.seconds - CLIP_S) * row.sample_rate)))
+        audio, _ = sf.read(root / row.path, start=start, frames=int(CLIP_S * row.sample_rate), always_2d=True)
+        middle = audio.mean(axis=1)[len(audio) // 2 - len(audio) // 10 : len(audio) // 2 + len(audio) // 10]
+        if np.sqrt(np.mean(middle**2)) < 3e-3:
+            continue
+        yield number, row, start
+        number += 1
+
+
+def measure_clip(job: tuple[Any, ...]) -> int:
+    """Measure one clip at every length and write its file, unless it is there."""
+    import soundfile as sf
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    number, row, start, root, out, options = job
+    path = out / f"clip-{number:04d}.json"
+    if path.exists():
+        return int(number)
+    torch.set_num_threads(1)
+    rate = row.sample_rate
+    audio, _ = sf.read(root / row.path, start=start, frames=int(CLIP_S * rate), always_2d=True)
+    clean = audio.mean(axis=1)[None]
+    results, embeddings = [], {}
+    with threadpool_limits(limits=1):
+        for length_ms in options.lengths:
+            for name, fill, gap in fills_of(clean, rate, length_ms, number, options):
+                figures = judge(clean, fill, gap, rate, length_ms, options)
+                results.append({"length_ms": length_ms, "method": name, **figures})
+                if options.embed and length_ms >= 100:
+                    embeddings[f"{length_ms}|{name}"] = embed(fill[0], rate)
+        if options.embed:
+            embeddings["clean"] = embed(clean[0], rate)
+    if embeddings:
+        np.savez(out / f"clip-{number:04d}.npz", **embeddings)
+    body = {"clip": number, "source": row.source, "recording": row.recording, "start": start, "results": results}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(body))
+    temporary.replace(path)
+    return int(number)
+
+
+def fills_of(
+    clean: np.ndarray, rate: int, length_ms: int, number: int, options: argparse.Namespace
+) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
+    """(method, filled clip, gap in samples)."""
+    from sfumato.tasks import fill as fills
+    from sfumato.tasks.repair import Settings, choose
+    from sfumato.tasks.windows import fill_group
+
+    length = round(length_ms * 1e-3 * rate)
+    offset = int(np.random.default_rng([options.seed, number]).integers(-rate // 4, rate // 4))
+    start = clean.shape[1] // 2 - length // 2 + offset
+    gap = (start, start + length)
+    source = Clip(clean, rate)
+    model = loaded(options.model)
+
+    def pasted(samples: np.ndarray) -> np.ndarray:
+        out = clean.copy()
+        out[:, start : start + length] = samples
+        return out
+
+    def run(function: Any) -> np.ndarray:
+        return fill_group(source, [gap], [gap], function)
+
+    seed = options.seed * 1_000_003 + number
+    mirrored = Settings(method="diffusion", draws=16, seed=seed, temperature=options.temperature, steps=options.steps)
+    if options.risk:
+        whole = run(choose(mirrored.model_copy(update={"draws": 2}), model, length_ms / 1e3)[1])
+        mean = run(lambda window: fills.fill_ar_mean(window, 2, seed, model))[0]
+        for spread in SPREADS:
+            yield f"spread {spread:g}", pasted(mean + spread * (whole[0] - mean)), gap
+        yield "ar draw", pasted(run(lambda window: fills.fill_ar(window, 1, seed, None))[0]), gap
+        return
+    yield "zero", pasted(np.zeros((1, length))), gap
+    for name, function in (
+        ("extrapolation", fills.fill_extrapolate),
+        ("janssen", fills.fill_janssen),
+        ("aspain", fills.fill_aspain),
+        ("ar draw", fills.fill_ar),
+    ):
+        yield name, pasted(run(lambda window, function=function: function(window, 1, seed, None))[0]), gap
+    draws = run(choose(mirrored, model, length_ms / 1e3)[1])
+    yield "diffusion", pasted(draws[0]), gap
+    yield "diffusion mean of 16", pasted(draws.mean(axis=0)), gap
+    auto = mirrored.model_copy(update={"method": "auto", "draws": 4})
+    yield "auto", pasted(run(choose(auto, model, length_ms / 1e3)[1])[0]), gap
+
+
+class Clip:
+    """An array as a source of windows."""
+
+    def __init__(self, audio: np.ndarray, sample_rate: int) -> None:
+        self.audio, self.sample_rate = audio, sample_rate
+        self.channels, self.n_samples = audio.shape
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples of all channels."""
+        return self.audio[:, start:stop]
+
+
+_MODELS: dict[str, Any] = {}
+
+
+def loaded(name: str) -> Any:
+    """The model, loaded once per process."""
+    from sfumato.model import load
+
+    if name not in _MODELS:
+        _MODELS[name] = load(name)
+    return _MODELS[name]
+
+
+def judge(
+    clean: np.ndarray, fill: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, options: argparse.Namespace
+) -> dict[str, float]:
+    """Every figure of one fill."""
+    from sfumato.metrics.band_distance import band_distance_db, band_errors_db
+    from sfumato.metrics.high_band import high_band_bias_db
+    from sfumato.metrics.log_spectral_distance import log_spectral_distance_db
+    from sfumato.metrics.sdr import sdr_db
+    from sfumato.metrics.seam import seam
+    from sfumato.metrics.zimtohrli import zimtohrli_distance
+
+    errors = band_errors_db(clean, fill, gap, rate)
+    out = {
+        "sdr": sdr_db(clean, fill, gap),
+        "band": band_distance_db(clean, fill, gap, rate),
+        "bias": float("nan") if errors is None else float(errors.mean()),
+        "lsd": log_spectral_distance_db(clean, fill, gap),
+        "high": high_band_bias_db(clean, fill, gap, rate),
+    }
+    if options.risk or length_ms >= 100:
+        out["zimtohrli"] = zimtohrli_distance(clean, fill, gap, rate)
+    if not options.risk:
+        edges = seam(clean, fill, gap, rate, n_places=300)
+        out |= {"jump": edges.jump, "spike": edges.spike, "step": edges.step}
+    return out
+
+
+def embed(audio: np.ndarray, rate: int) -> np.ndarray:
+    """musicnn embedding of the 3 s around the middle."""
+    from sfumato.metrics.embedders import embedder
+
+    if "embedder" not in _MODELS:
+        _MODELS["embedder"] = embedder("musicnn")
+    middle = len(audio) // 2
+    half = int(1.52 * rate)
+    return np.asarray(_MODELS["embedder"](audio[middle - half : middle + half], rate))
+
+
+def read(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every clip's body, and its recording."""
+    bodies = [json.loads(path.read_text()) for path in sorted(out.glob("clip-*.json"))]
+    return bodies, [f"{body['source']}/{body['recording']}" for body in bodies]
+
+
+def column(bodies: list[dict[str, Any]], length_ms: int, method: str, figure: str) -> np.ndarray:
+    """One figure over clips."""
+    return np.array(
+        [
+            next(
+                (r.get(figure, np.nan) for r in b["results"] if (r["length_ms"], r["method"]) == (length_ms, method)),
+                np.nan,
+            )
+            for b in bodies
+        ],
+        dtype=np.float64,
+    )
+
+
+def interval(values: np.ndarray, recordings: list[str], **how: Any) -> str:
+    """``mean [lower, upper]``; clips without the figure are left out."""
+    from sfumato.metrics.bootstrap import bootstrap
+
+    rows = np.isfinite(values if values.ndim == 1 else values.sum(axis=1))
+    if rows.sum() < 2 or len(set(np.array(recordings)[rows])) < 2:
+        return "–"
+    e = bootstrap(values[rows], list(np.array(recordings)[rows]), **how)
+    return f"{e.value:.2f} [{e.lower:.2f}, {e.upper:.2f}]"
+
+
+def print_table(out: Path) -> None:
+    """The benchmark as Markdown."""
+    from sfumato.metrics.bootstrap import reduction
+
+    bodies, recordings = read(out)
+    lengths = sorted({r["length_ms"] for b in bodies for r in b["results"]})
+    methods = [m for m in METHODS if any(r["method"] == m for r in bodies[0]["results"])]
+    print(f"n = {len(bodies)} clips of {len(set(recordings))} recordings; mean [95 % bootstrap interval over recordings]\n")
+    titles = {
+        "sdr": "SDR in the gap, dB (higher is better)",
+        "band": "Band distance, dB (lower is better)",
+        "bias": "Bias of the band levels, dB (0 is best)",
+        "lsd": "Bin-wise log-spectral distance, dB (lower is better; two draws of one spectrum differ by about 8)",
+        "zimtohrli": "Zimtohrli distance (lower is better)",
+        "high": "Energy above 11 kHz, fill over truth, dB (0 is best; full-band clips only)",
+        "jump": "Seam: sample jump, percentile of natural variation (50 is natural)",
+        "spike": "Seam: high-band spike, percentile of natural variation (50 is natural)",
+        "step": "Seam: spectral step, percentile of natural variation (50 is natural)",
+    }
+    for figure, title in titles.items():
+        print(f"### {title}\n\n| method | " + " | ".join(f"{ms} ms" for ms in lengths) + " |")
+        print("|---" * (len(lengths) + 1) + "|")
+        for method in methods:
+            cells = [interval(column(bodies, ms, method, figure), recordings) for ms in lengths]
+            print(f"| {method} | " + " | ".join(cells) + " |")
+        print()
+    print("### Differences, paired by clip\n\n| | " + " | ".join(f"{ms} ms" for ms in lengths) + " |")
+    print("|---" * (len(lengths) + 1) + "|")
+    for title, a, b, figure in (
+        ("SDR: mean of 16 draws − Janssen, dB", "diffusion mean of 16", "janssen", "sdr"),
+        ("SDR: auto − Janssen, dB", "auto", "janssen", "sdr"),
+        ("band distance: diffusion − AR draw, dB", "diffusion", "ar draw", "band"),
+        ("log-spectral distance: diffusion − AR draw, dB", "diffusion", "ar draw", "lsd"),
+        ("Zimtohrli: diffusion − AR draw", "diffusion", "ar draw", "zimtohrli"),
+    ):
+        cells = [
+            interval(column(bodies, ms, a, figure) - column(bodies, ms, b, figure), recordings) for ms in lengths
+        ]
+        print(f"| {title} | " + " | ".join(cells) + " |")
+    pairs = [np.stack([column(bodies, ms, m, "band") for m in ("diffusion", "ar draw")], axis=1) for ms in lengths]
+    shares = [interval(100 * p, recordings, statistic=lambda v: 100 * reduction(v)) for p in pairs]
+    print("| band distance: diffusion below AR draw, % | " + " | ".join(shares) + " |\n")
+    print_frechet(out, bodies, methods, lengths)
+
+
+def print_frechet(out: Path, bodies: list[dict[str, Any]], methods: list[str], lengths: list[int]) -> None:
+    """Fréchet distances of the embeddings to those of the clean clips."""
+    from sfumato.metrics.frechet import frechet_distance, gaussian
+
+    files = [out / f"clip-{body['clip']:04d}.npz" for body in bodies]
+    if not all(path.exists() for path in files):
+        return
+    loaded_files = [np.load(path) for path in files]
+    clean = gaussian(np.concatenate([f["clean"] for f in loaded_files]))
+    longer = [ms for ms in lengths if ms >= 100]
+    print("### Fréchet distance of musicnn embeddings to the clean clips (lower is better)\n")
+    print("| method | " + " | ".join(f"{ms} ms" for ms in longer) + " |")
+    print("|---" * (len(longer) + 1) + "|")
+    for method in methods:
+        cells = [
+            f"{frechet_distance(*gaussian(np.concatenate([f[f'{ms}|{method}'] for f in loaded_files])), *clean):.4f}"
+            for ms in longer
+        ]
+        print(f"| {method} | " + " | ".join(cells) + " |")
+    print()
+
+
+def print_risk(out: Path) -> None:
+    """Figures by spread on the validation split, and the lines for the model's card."""
+    bodies, recordings = read(out)
+    lengths = sorted({r["length_ms"] for b in bodies for r in b["results"]})
+    print(f"n = {len(bodies)} clips of {len(set(recordings))} recordings")
+    names = [f"spread {spread:g}" for spread in SPREADS] + ["ar draw"]
+    for figure in ("zimtohrli", "sdr", "band", "bias", "lsd"):
+        print(f"{figure:10}" + "".join(f"{ms:>9} ms" for ms in lengths))
+        for name in names:
+            values = [np.nanmean(column(bodies, ms, name, figure)) for ms in lengths]
+            print(f"{name:10}" + "".join(f"{value:12.4f}" for value in values))
+    for spread in SPREADS:
+        for ms in lengths:
+            value = np.nanmean(column(bodies, ms, f"spread {spread:g}", "zimtohrli"))
+            print(f"risk_{spread:g}_{ms}ms: {value:.6f}")
+
+
+def main() -> None:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("measure", "table", "risk"))
+    parser.add_argument("--data", type=Path, help="folder of a built manifest")
+    parser.add_argument("--out", type=Path, required=True, help="folder for one result file per clip")
+    parser.add_argument("--model", default="conffusion")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--clips", type=int, default=104)
+    parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS_MS), metavar="MS")
+    parser.add_argument("--temperature", type=float, default=0.5)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--risk", action="store_true", help="measure spreads of the random part instead of methods")
+    parser.add_argument("--embed", action="store_true", help="also store embeddings for the Fréchet distance")
+    options = parser.parse_args()
+    if options.what == "measure":
+        from sfumato.data import manifest
+
+        options.out.mkdir(parents=True, exist_ok=True)
+        rows = [row for row in manifest.read(options.data / "manifest.jsonl") if row.split == options.split]
+        rows = [row for row in rows if row.seconds > CLIP_S + 1 and not row.rendered]
+        jobs = [(*clip, options.data, options.out, options) for clip in clips(rows, options.data, options.clips, options.seed)]
+        with ProcessPoolExecutor(options.processes) as pool:
+            for done, number in enumerate(pool.map(measure_clip, jobs), start=1):
+                print(f"{done}/{len(jobs)} clip {number}", flush=True)
+    elif options.what == "table":
+        print_table(options.out)
+    else:
+        print_risk(options.out)
+
+
+if __name__ == "__main__":
+    main()

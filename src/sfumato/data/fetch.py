@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
-from urllib.parse import quote
 
 from sfumato.data.manifest import sha256_of
 from sfumato.data.sources import SOURCES, Source
@@ -82,12 +81,12 @@ def fetch_source(source: Source, to: Path) -> Fetched:
 
 def unpacked_folder(source: Source, to: Path) -> Path:
     """Where `fetch` unpacks a source below `to`."""
-    return to / "unpacked" / f"{source.package}_{quote(source.version, safe='+~')}"
+    return to / "unpacked" / f"{source.package}_{_escaped(source.version)}"
 
 
 def download(source: Source, folder: Path) -> Path:
     """The verified .deb file of a source, downloaded by apt-get unless it is in `folder` already."""
-    name = f"{source.package}_{quote(source.version, safe='+~')}_all.deb"
+    name = f"{source.package}_{_escaped(source.version)}_all.deb"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,6 +101,11 @@ def download(source: Source, folder: Path) -> Path:
             f"{source.sha256[:16]}…). Delete it and fetch again."
         )
     return path
+
+
+def _escaped(version: str) -> str:
+    """A version as apt-get spells it in file names."""
+    return version.replace(":", "%3a")
 
 
 def _apt_get(source: Source, folder: Path, name: str) -> None:

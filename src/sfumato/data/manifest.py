@@ -100,7 +100,7 @@ def read(path: Path) -> list[Row]:
         If the file is missing, a row is malformed, a recording occurs twice, or a path leaves the manifest's folder.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The manifest {path} can't be read: {error}. Build it with `sfumato data build`.") from error
     rows: list[Row] = []

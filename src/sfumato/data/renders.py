@@ -97,6 +97,8 @@ def midi_of(score: Path) -> "pretty_midi.PrettyMIDI":
         import pretty_midi
     except ImportError as error:
         raise MissingExtraError(error.name or "music21", "data") from error
+    # music21 writes 10080 ticks a quarter note; pretty_midi takes a long movement of that for a broken file.
+    pretty_midi.pretty_midi.MAX_TICK = 1e10
     broken = (music21.exceptions21.Music21Exception, ValueError, KeyError, IndexError, AttributeError, TypeError)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "score.mid"

@@ -1,0 +1,147 @@
+"""Scores are rendered only under terms that allow it, with sound, and always marked; the program's absence is said."""
+
+import hashlib
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sfumato.data import manifest, renders
+from sfumato.data.build import Built, Skipped
+from sfumato.errors import InputError
+
+SCORE = """<?xml version="1.0"?>
+<score-partwise version="3.1"><identification>{rights}</identification>
+<part-list><score-part id="P1"><part-name>Piano</part-name></score-part></part-list>
+<part id="P1">{measures}</part></score-partwise>"""
+MEASURE = """<measure number="{i}"><attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type>
+</time></attributes>{notes}</measure>"""
+NOTE = "<note><pitch><step>{step}</step><octave>4</octave></pitch><duration>1</duration></note>"
+
+
+def score(path: Path, rights: str = "", measures: int = 12) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = "".join(NOTE.format(step=step) for step in "CEGA")
+    path.write_text(
+        SCORE.format(rights=rights, measures="".join(MEASURE.format(i=i + 1, notes=notes) for i in range(measures)))
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rights", "licence"),
+    [
+        ("", renders.UNSTATED),
+        ("<rights>released under the CC BY-SA 4.0 license.</rights>", "CC-BY-SA-4.0"),
+        ("<rights>© 2014, Creative Commons License (CC-BY)</rights>", "CC-BY"),
+        ("<rights>Copyright © 1998. Released to Public Domain in 1998</rights>", "public-domain"),
+    ],
+)
+def test_terms_are_read_from_the_score(tmp_path: Path, rights: str, licence: str) -> None:
+    plain = score(tmp_path / "a.xml", rights)
+    assert renders.terms_of(plain) == licence
+    with zipfile.ZipFile(tmp_path / "a.mxl", "w") as archive:
+        archive.writestr("META-INF/container.xml", "<rights>Copyright</rights>")
+        archive.writestr("a.xml", plain.read_text())
+    assert renders.terms_of(tmp_path / "a.mxl") == licence
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        "<rights>© 2004 Somebody</rights>",
+        "Rights to all derivative electronic formats reserved.",
+        "CC BY-NC-SA non-commercial",
+    ],
+)
+def test_reserved_scores_are_refused(tmp_path: Path, rights: str) -> None:
+    with pytest.raises(InputError, match="reserves rights"):
+        renders.terms_of(score(tmp_path / "a.xml", rights))
+    (tmp_path / "a.mxl").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="can't be read as a score"):
+        renders.terms_of(tmp_path / "a.mxl")
+
+
+def midi(n: int = 400, seconds: float = 0.5):  # type: ignore[no-untyped-def]
+    pretty_midi = pytest.importorskip("pretty_midi")
+    made = pretty_midi.PrettyMIDI()
+    piano = pretty_midi.Instrument(program=0)
+    for i in range(n):
+        start = 1 + i * seconds
+        piano.notes.append(pretty_midi.Note(velocity=64, pitch=48 + i % 24, start=start, end=start + seconds))
+    made.instruments.append(piano)
+    return made
+
+
+def test_players_are_inexact_by_the_stated_amount() -> None:
+    first, second, other = midi(), midi(), midi()
+    renders.humanise(first, 1)
+    renders.humanise(second, 1)
+    renders.humanise(other, 2)
+    notes = first.instruments[0].notes
+    starts = np.array([note.start for note in notes])
+    assert [note.start for note in second.instruments[0].notes] == list(starts)
+    assert [note.start for note in other.instruments[0].notes] != list(starts)
+    offsets = starts - (1 + 0.5 * np.arange(400))
+    assert offsets.std() == pytest.approx(0.012, rel=0.15) and abs(offsets.mean()) < 0.002
+    assert np.std([note.velocity for note in notes]) == pytest.approx(14, rel=0.15)
+    assert np.allclose([note.end - note.start for note in notes], 0.5)
+
+
+def test_absent_programs_and_soundfonts_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("fluidsynth"):
+        with pytest.raises(InputError, match="fluid-soundfont-gm or timgm6mb-soundfont"):
+            renders.synthesise(midi(4), tmp_path / "none.sf2")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="apt-get install fluidsynth"):
+        renders.synthesise(midi(4), tmp_path / "none.sf2")
+
+
+def test_scores_become_marked_rows_that_share_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the synthesiser, so that only the rows are looked at."""
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    paths = [score(corpus / f"composer/opus1/movement{i}.xml") for i in (1, 2)]
+    paths += [score(corpus / "composer/song.xml", "<rights>© 1990</rights>"), score(corpus / "composer/jingle.xml")]
+    played = []
+
+    def play(score: Path) -> object:
+        played.append(score.name)
+        return midi(60) if score.name != "jingle.xml" else midi(6)
+
+    monkeypatch.setattr(renders, "midi_of", play)
+    tone = np.full((2, 44100 * 21), 0.2, np.float32)
+    monkeypatch.setattr(renders, "synthesise", lambda _midi, font: tone * (0.5 if "Tim" in font.name else 1.0))
+    events = list(renders.build_renders(paths, corpus, out))
+    rows = [event.row for event in events if isinstance(event, Built)]
+    reasons = [event.reason for event in events if isinstance(event, Skipped)]
+    assert [row.recording for row in rows] == [
+        f"composer_opus1_movement{i}_{font}" for i in (1, 2) for font in ("fluidr3", "timgm6mb")
+    ]
+    assert all(row.rendered for row in rows) and len({(row.work, row.split) for row in rows}) == 1
+    assert len({row.sha256 for row in rows}) == 2 and rows[0].labels["notes"] == "60"
+    assert "soundfont: GPL-2" in rows[1].licence
+    assert "reserves rights" in reasons[0] and "s long" in reasons[1]
+    assert manifest.read(out / "manifest.jsonl") == rows
+    played.clear()
+    list(renders.build_renders(paths[:2], corpus, out))
+    assert played == []
+
+
+def test_a_score_is_rendered_to_its_length(tmp_path: Path) -> None:
+    pytest.importorskip("music21")
+    font = next((font.path for font in renders.SOUNDFONTS[::-1] if font.path.is_file()), None)
+    if font is None or not shutil.which("fluidsynth"):
+        pytest.skip("fluidsynth or a soundfont is not installed")
+    played = renders.midi_of(score(tmp_path / "a.xml"))
+    assert sum(len(instrument.notes) for instrument in played.instruments) == 48
+    audio = renders.synthesise(played, font)
+    assert audio.shape[0] == 2 and 24 <= audio.shape[1] / 44100 < 34
+    assert 0.01 < np.abs(audio).max() <= 1
+    spectrum = np.abs(np.fft.rfft(audio[0, :22050]))
+    partial = np.argmax(spectrum) * 2 / 261.63  # of middle C, the first note
+    assert round(partial) in (1, 2, 3) and partial == pytest.approx(round(partial), abs=0.02)
+    assert (
+        hashlib.sha256(audio.tobytes()).digest() == hashlib.sha256(renders.synthesise(played, font).tobytes()).digest()
+    )

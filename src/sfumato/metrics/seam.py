@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
+from scipy.signal import butter, sosfiltfilt
 
 from sfumato.metrics.band_distance import FLOOR_DB, band_matrix
 from sfumato.metrics.gap_frames import Array, Gap, as_pair
-from sfumato.metrics.high_band import high_pass
 
 F_MIN_HZ = 8000.0
 F_MAX_RATIO = 0.36
@@ -57,7 +57,9 @@ def _jump(clip: Array, sample_rate: float) -> Array:
 
 def _spike(clip: Array, sample_rate: float) -> Array:
     """Return the prominence of the power above 8 kHz at every sample."""
-    high = high_pass(clip, sample_rate, min(F_MIN_HZ, F_MAX_RATIO * sample_rate))
+    cutoff = min(F_MIN_HZ, F_MAX_RATIO * sample_rate)
+    sections = butter(8, cutoff, "highpass", fs=sample_rate, output="sos")
+    high = np.asarray(sosfiltfilt(sections, clip, axis=-1, padtype=None))
     return _prominence(np.sum(high**2, axis=0), max(2, round(SHORT_S * sample_rate)), round(LONG_S * sample_rate))
 
 

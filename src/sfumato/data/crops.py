@@ -99,5 +99,6 @@ def read(path: Path, start: int, stop: int, channels: int) -> NDArray[np.float32
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path} can't be read: {error}. Build its source again.") from error
     if channels == 1:
-        return np.mean(audio, axis=0, keepdims=True, dtype=np.float32)
+        audio = audio.mean(axis=0, keepdims=True, dtype=np.float32)
+        return audio
     return np.ascontiguousarray(np.repeat(audio, 2, axis=0) if audio.shape[0] == 1 else audio[:2])

@@ -106,9 +106,10 @@ def decode(path: Path, source: int, raw: int, limits: Limits, free_bytes: int) -
 
 def _messages(path: Path, messages: IO[bytes], silence_s: float) -> Iterator[tuple[str, Any]]:
     """Yield the decoder's messages until it closes the pipe."""
-    pending = b""
+    pending, poll = b"", select.poll()
+    poll.register(messages, select.POLLIN)
     while True:
-        if not select.select([messages], [], [], silence_s)[0]:
+        if not poll.poll(silence_s * 1_000):
             raise InputError(f"{shown(path)} can't be decoded: no progress within {silence_s:g} s.")
         data = messages.read(65_536)
         if not data:

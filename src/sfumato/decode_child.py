@@ -160,12 +160,15 @@ def _header_promises_more(log: str) -> bool:
 
 
 def _ogg_has_end(source: BinaryIO) -> bool:
-    """Whether the last page carries the end-of-stream flag (RFC 3533, section 6)."""
+    """Whether the last page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
     size = source.seek(0, os.SEEK_END)
     source.seek(max(0, size - 131_072))
     tail = source.read()
     at = tail.rfind(b"OggS")
-    return 0 <= at < len(tail) - 5 and bool(tail[at + 5] & 4)
+    if at < 0 or len(tail) < at + 27:
+        return False
+    lengths = tail[at + 27 : at + 27 + tail[at + 26]]
+    return bool(tail[at + 5] & 4) and at + 27 + len(lengths) + sum(lengths) <= len(tail)
 
 
 def decode_ffmpeg(source: BinaryIO, sink: Sink) -> None:

@@ -254,7 +254,7 @@ def _encode_ffmpeg(file: int, target: Target, tags: Mapping[str, str], blocks: I
                     at += len(block)
                     container.mux(stream.encode(frame))
                 container.mux(stream.encode(None))
-        except (av.FFmpegError, ValueError) as error:
-            if isinstance(error, OSError) and not isinstance(error, av.error.ArgumentError):
-                raise
+        except av.FFmpegError as error:
+            if isinstance(error, av.error.PyAVCallbackError):  # the sink failed
+                raise _failed(file) from error
             raise _unsuited(target, str(error)) from error

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sfumato.data.manifest import Row
@@ -106,12 +107,13 @@ def _fill(
     return mean, draw
 
 
-def _make_shard(job: tuple[Sequence[Row], Path, int, int, Path]) -> Path:
+def _make_shard(job: tuple[Sequence[Row], Path, int, range, Path]) -> Path:
     """Write one shard unless it is there; the file appears whole."""
-    rows, root, seed, shard, path = job
+    rows, root, seed, indices, path = job
     if path.exists():
         return path
-    made = [example(rows, root, seed, shard * SHARD + i) for i in range(SHARD)]
+    with threadpool_limits(limits=1, user_api="blas"):
+        made = [example(rows, root, seed, index) for index in indices]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
     try:
         np.savez(temporary, levels=np.stack([m[0] for m in made]), flags=np.stack([m[1] for m in made]))
@@ -133,7 +135,7 @@ def build_bank(
     processes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Shards of a bank of at least `count` examples, made where missing.
+    """Shards of a bank of `count` examples, made where missing.
 
     Parameters
     ----------
@@ -145,8 +147,8 @@ def build_bank(
     if not rows:
         raise InputError("No recording to make examples from. Build data with `sfumato data build`.")
     folder.mkdir(parents=True, exist_ok=True)
-    shards = range(-(-count // SHARD))
-    jobs = [(rows, root, seed, shard, folder / f"{seed}-{shard:04d}.npz") for shard in shards]
+    shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
+    jobs = [(rows, root, seed, shard, folder / f"{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
     with ProcessPoolExecutor(processes) as pool:
         done = []
         for path in pool.map(_make_shard, jobs):

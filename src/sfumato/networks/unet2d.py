@@ -38,12 +38,13 @@ class Config(Settings):
 
 
 class UNet2d(nn.Module):
-    """Maps ``(x, c_noise, condition)`` to a picture shaped like `x`. Both sides of `x` must be divisible by 2^(levels-1)."""
+    """Maps ``(x, c_noise, condition)`` to a picture shaped like `x`, whose sides 2^(levels - 1) must divide."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         widths, width = config.widths, config.embedding
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.1), math.log(8.0), width // 2)))
         self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.first = nn.Conv2d(config.channels + config.condition_channels + 1, widths[0], 3, padding=1)
@@ -52,17 +53,22 @@ class UNet2d(nn.Module):
         for level, c in enumerate(widths):
             before = widths[max(level - 1, 0)]
             self.down.append(nn.ModuleList(_Block(before if i == 0 else c, c, width) for i in range(config.blocks)))
-        self.middle = nn.ModuleList([_Block(widths[-1], widths[-1], width), _Attention(widths[-1], config.attention_heads)])
+        self.middle = nn.ModuleList(
+            [_Block(widths[-1], widths[-1], width), _Attention(widths[-1], config.attention_heads)]
+        )
         for level in reversed(range(len(widths))):
             below = widths[min(level + 1, len(widths) - 1)]
             c = widths[level]
             self.up.append(nn.ModuleList(_Block(below + c if i == 0 else c, c, width) for i in range(config.blocks)))
-        self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], config.channels, 3, padding=1))
-        nn.init.zeros_(self.last[-1].weight)
-        nn.init.zeros_(self.last[-1].bias)
+        out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        nn.init.zeros_(out.weight)
+        self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), out)
 
     def forward(
-        self, x: Float[Tensor, "b c f t"], c_noise: Float[Tensor, " b"], condition: Float[Tensor, "b k f t"] | None = None
+        self,
+        x: Float[Tensor, "b c f t"],
+        c_noise: Float[Tensor, " b"],
+        condition: Float[Tensor, "b k f t"] | None = None,
     ) -> Float[Tensor, "b c f t"]:
         """The network's raw output, before preconditioning."""
         angle = c_noise[:, None] * self.frequencies
@@ -76,17 +82,21 @@ class UNet2d(nn.Module):
         for level, blocks in enumerate(self.down):
             if level:
                 h = functional.avg_pool2d(h, 2)
-            for block in blocks:
-                h = block(h, embedding)
+            h = _through(blocks, h, embedding)
             skips.append(h)
         h = self.middle[1](self.middle[0](h, embedding))
         for level, blocks in enumerate(self.up):
             if level:
                 h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
-            h = torch.cat([h, skips.pop()], dim=1)
-            for block in blocks:
-                h = block(h, embedding)
-        return self.last(h)
+            h = _through(blocks, torch.cat([h, skips.pop()], dim=1), embedding)
+        out: Tensor = self.last(h)
+        return out
+
+
+def _through(blocks: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    for block in blocks.children():
+        h = block(h, embedding)
+    return h
 
 
 class _Block(nn.Module):
@@ -106,7 +116,8 @@ class _Block(nn.Module):
         scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(functional.silu(self.norm1(x)))
         h = functional.silu(self.norm2(h) * (1.0 + scale) + shift)
-        return self.skip(x) + self.conv2(h)
+        out: Tensor = self.skip(x) + self.conv2(h)
+        return out
 
 
 class _Attention(nn.Module):
@@ -124,4 +135,5 @@ class _Attention(nn.Module):
         b, c, f, t = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, f * t).transpose(3, 4).unbind(1)
         h = functional.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(2, 3).reshape(b, c, f, t))
+        out: Tensor = x + self.out(h.transpose(2, 3).reshape(b, c, f, t))
+        return out

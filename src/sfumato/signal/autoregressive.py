@@ -172,7 +172,7 @@ def janssen(
     order: int,
     iterations: int = 10,
     estimator: Estimator = burg,
-    tolerance: float = 1e-3,
+    tolerance: float = 1e-2,
 ) -> Array:
     """`x` with its missing samples replaced by gap-wise Janssen interpolation [1]_.
 
@@ -186,7 +186,7 @@ def janssen(
     iterations
         Most re-estimations on the filled window; 10 in the published comparison this stands beside.
     tolerance
-        Stop earlier once the fill moves by less than this part of its own norm (-60 dB by default).
+        Stop earlier once the fill moves by less than this part of its own norm (-40 dB by default).
     """
     order = feasible_order(known, order)
     a, variance = estimator([x[i:j] for i, j in runs(known)], order)

@@ -125,7 +125,8 @@ def shape(
     Only the innovation is scaled, and by a gain that is the same for its mirror image, so the mean over draws stays
     the mean. In each band and frame the gain g solves ``|M|^2 + g^2 |W|^2 = wanted``: mean and innovation are
     independent, so their cross term is zero on average. Gains are interpolated over bins and the result is kept
-    inside the gap. Near the gap's edges the unshaped innovation, which joins the known samples by construction, takes over.
+    inside the gap. Near the gap's edges the unshaped innovation takes over, which joins the known samples by
+    construction.
 
     Parameters
     ----------

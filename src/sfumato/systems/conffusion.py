@@ -84,7 +84,7 @@ class Picture:
     """What the network sees and predicts for one clip, all in whitened levels (units of 10 dB)."""
 
     condition: NDArray[np.float32]
-    """``(7, bands, frames)``: known levels, known flag, to-be-filled flag, AR mean, AR draw, straight line, loudness."""
+    """``(7, bands, frames)``: known levels, known flag, to-be-filled flag, AR mean, AR draw, line, loudness."""
     base_db: Array
     """``(bands, frames)``: the straight line between the edges, in dB; a prediction is added to it."""
     touched: Known
@@ -135,7 +135,7 @@ def _distance(touched: Known) -> Array:
     """Frames to the nearest touched frame."""
     index = np.flatnonzero(touched)
     frames = np.arange(len(touched))
-    return np.min(np.abs(frames[:, None] - index[None, :]), axis=1).astype(np.float64)
+    return np.asarray(np.min(np.abs(frames[:, None] - index[None, :]), axis=1), dtype=np.float64)
 
 
 def _straight(levels: Array, known: Known, touched: Known) -> Array:
@@ -156,7 +156,9 @@ def _straight(levels: Array, known: Known, touched: Known) -> Array:
     return base
 
 
-def loss(network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str) -> dict[str, Tensor]:
+def loss(
+    network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
+) -> dict[str, Tensor]:
     """EDM's weighted squared error [3]_ over the touched frames.
 
     `batch` holds "clean" ``(b, 1, bands, frames)`` from `target` and "condition" ``(b, 7, bands, frames)``.
@@ -197,7 +199,9 @@ def draw_levels(
     touched = condition[:, 2:3]
     denoise = guide.keep(precondition.edm(network, condition, config.sigma_data), lambda x: x * touched)
     picture_shape = condition.shape[2:]
-    start = [(-1) ** d * noise.normal(picture_shape, seed=seed, item=item, step=2 * (d // 2) + 1) for d in range(len(views))]
+    start = [
+        (-1) ** d * noise.normal(picture_shape, seed=seed, item=item, step=2 * (d // 2) + 1) for d in range(len(views))
+    ]
     top = torch.full((len(views),), config.sigma_max)
     deviation = denoise(torch.zeros_like(condition[:, :1]), top)
     if temperature > 0.0:

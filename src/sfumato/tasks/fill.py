@@ -121,7 +121,8 @@ def fill_diffusion(
     grid = Grid(len(window.x), window.sample_rate)
     known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
     sources = _sources(window, n_draws, seed)
-    views, wholes = [], []
+    views: list[conffusion.Picture] = []
+    wholes: list[tuple[Array, Array]] = []
     for number, source in enumerate(sources):
         mean, draw = window.x.copy(), window.x.copy()
         mean[window.own], draw[window.own] = source.mean, source.draw

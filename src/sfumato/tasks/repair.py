@@ -51,7 +51,11 @@ class Settings(BaseSettings):
     model: str = Field("conffusion", description="name or folder of the inpainter")
     steps: int = Field(10, ge=1, le=1000, description="sampler steps of the diffusion")
     temperature: float = Field(
-        0.5, ge=0, le=2, description="how far a draw's levels depart from their expectation; 1 is the full posterior"
+        0.0,
+        ge=0,
+        le=2,
+        description="how far the levels of a draw depart from their expectation: 1 is the model's full posterior;"
+        " at 0 draws differ in their sound, not in their levels, and one network evaluation is enough",
     )
 
 
@@ -197,7 +201,7 @@ class _Array:
 
     @property
     def n_samples(self) -> int:
-        return self.audio.shape[1]
+        return int(self.audio.shape[1])
 
     def read(self, start: int, stop: int) -> Array:
         return self.audio[:, start:stop]
@@ -205,7 +209,9 @@ class _Array:
 
 def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap], list[str], list[Skipped]]:
     """Damaged stretches of a recording: gaps that can be filled, their kinds, and what must be left alone."""
-    gaps, kinds, skipped = [], [], []
+    gaps: list[Gap] = []
+    kinds: list[str] = []
+    skipped: list[Skipped] = []
     for found in find_gaps(blocks, source.sample_rate, source.channels):
         reason = _unfillable(found.start, found.stop, source.sample_rate)
         if reason is None:

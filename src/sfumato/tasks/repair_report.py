@@ -75,7 +75,9 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
         axis.set_xlim(time_s[0], time_s[-1])
         axis.axvspan(gap.start / rate, gap.stop / rate, color=_GAP, alpha=0.12, linewidth=0)
         axis.set_yticks([])
-    axes[0].set_title(f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}", fontsize=10)
+    axes[0].set_title(
+        f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}", fontsize=10
+    )
     axes[1].fill_between(
         time_s[inside], draws.min(axis=0), draws.max(axis=0), color=_FILL, alpha=0.35, linewidth=0, label="all draws"
     )

@@ -109,7 +109,7 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
     filled = np.zeros((max((len(d) for d in draws), default=1), source.channels, int(own.sum())))
     for i, d in zip(heard, draws, strict=True):
         filled[:, i] = d
-    return np.einsum("ci,dit->dct", axes, filled) + offset
+    return np.asarray(np.einsum("ci,dit->dct", axes, filled) + offset)
 
 
 def _principal_axes(audio: Array) -> tuple[Array, Array]:

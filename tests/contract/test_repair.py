@@ -1,0 +1,245 @@
+"""What every repair promises, whatever the method: untouched samples, lengths, seeds, order, errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sfumato import preset
+from sfumato.errors import InputError, ResourceError
+from sfumato.model import Card, Model, save
+from sfumato.networks import unet2d
+from sfumato.systems import conffusion
+from sfumato.tasks.repair import Result, Settings, check_gaps, repair
+from sfumato.tasks.repair_file import repair_file
+from sfumato.tasks.windows import plan
+
+RATE = 22050
+CLASSICAL = ("ar", "janssen", "aspain")
+METHODS = (*CLASSICAL, "diffusion", "auto")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights and measured risks."""
+    torch.manual_seed(0)
+    network = unet2d.Config(channels=1, condition_channels=7, widths=(8, 16), embedding=16, attention_heads=2)
+    config = conffusion.Config(network=network)
+    module = conffusion.build(config).eval()
+    torch.nn.init.normal_(module.last[-1].weight, std=0.02)
+    figures = {"risk_0_20ms": 1.0, "risk_1_20ms": 2.0, "risk_0_200ms": 2.0, "risk_1_200ms": 1.0}
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save(Model("tiny", "conffusion", config, module, Card(figures=figures)), folder)
+    return folder
+
+
+def music(seconds: float, channels: int = 2, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    """Partials and noise, the channels related but not equal."""
+    random = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    partials = [np.sin(2 * np.pi * 220 * k * t + random.uniform(0, 6)) / k for k in (1, 2, 3, 5)]
+    mixed = random.uniform(0.2, 1.0, (channels, len(partials))) @ np.stack(partials)
+    return 0.2 * mixed + 0.01 * random.standard_normal((channels, len(t)))
+
+
+def run(audio: np.ndarray, gaps: list[tuple[float, float]], tiny: Path, rate: int = RATE, **how: object) -> Result:
+    return repair(audio, gaps, sample_rate=rate, settings=Settings(model=str(tiny), draws=2, **how))
+
+
+def missing(result: Result) -> np.ndarray:
+    out = np.zeros(result.audio.shape[1], dtype=bool)
+    for gap in result.gaps:
+        out[gap.start : gap.stop] = True
+    return out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_outside_the_gaps_nothing_changes_and_inside_it_does(method: str, tiny: Path) -> None:
+    clean = music(2.0)
+    damaged = clean.copy()
+    damaged[:, 20000:22000] = 0.0
+    damaged[:, 30000:30100] = 7.0
+    gaps = [(20000 / RATE, 22000 / RATE), (30000 / RATE, 30100 / RATE)]
+    result = run(damaged, gaps, tiny, method=method)
+    gone = missing(result)
+    assert gone.sum() == 2100
+    np.testing.assert_array_equal(result.audio[:, ~gone], damaged[:, ~gone])
+    assert np.isfinite(result.audio).all()
+    error = np.sqrt(np.mean((result.audio - clean)[:, gone] ** 2))
+    assert error < 0.7 * np.sqrt(np.mean(clean[:, gone] ** 2)), "closer to the truth than silence is"
+    assert result.provenance["settings"]["method"] == method
+
+
+@pytest.mark.parametrize("method", ["ar", "diffusion"])
+def test_seeds(method: str, tiny: Path) -> None:
+    audio, gaps = music(2.0), [(0.8, 1.0)]
+    one, again, other = (run(audio, gaps, tiny, method=method, seed=seed).audio for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_more_draws_do_not_change_the_first(tiny: Path) -> None:
+    audio, gaps = music(2.0), [(0.8, 1.0)]
+    few, many = (
+        repair(audio, gaps, sample_rate=RATE, settings=Settings(model=str(tiny), method="diffusion", draws=n))
+        for n in (1, 6)
+    )
+    assert many.gaps[0].draws.shape == (6, 2, round(0.2 * RATE))
+    np.testing.assert_allclose(few.audio, many.audio, atol=1e-5)
+
+
+def test_a_gap_does_not_depend_on_far_away_ones(tiny: Path) -> None:
+    audio = music(6.0)
+    alone = run(audio, [(1.0, 1.1)], tiny, method="ar")
+    both = run(audio, [(1.0, 1.1), (5.0, 5.2)], tiny, method="ar")
+    np.testing.assert_array_equal(alone.gaps[0].draws, both.gaps[0].draws)
+
+
+def test_mirrored_draws_average_to_the_autoregressive_mean(tiny: Path) -> None:
+    audio, gaps = music(2.0, channels=1), [(0.8, 1.0)]
+    ar, diffusion = (run(audio, gaps, tiny, method=method).gaps[0].draws for method in ("ar", "diffusion"))
+    np.testing.assert_allclose(ar.mean(axis=0), diffusion.mean(axis=0), atol=1e-6)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations([(0.5, 0.52), (0.51, 0.56), (1.2, 1.21), (0.5, 0.52)]))
+def test_order_duplicates_and_overlaps_do_not_matter(order: list[tuple[float, float]]) -> None:
+    audio = music(2.0, channels=1)
+    settings_ = Settings(method="janssen")
+    expected = repair(audio, [(0.5, 0.56), (1.2, 1.21)], sample_rate=RATE, settings=settings_).audio
+    np.testing.assert_array_equal(repair(audio, order, sample_rate=RATE, settings=settings_).audio, expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 96000, 192000])
+def test_any_sample_rate(rate: int, tiny: Path) -> None:
+    result = run(music(1.5, rate=rate), [(0.7, 0.75)], tiny, rate=rate, method="diffusion")
+    assert result.audio.shape == (2, round(1.5 * rate))
+    inside, whole = result.gaps[0].draws[0], result.audio
+    assert 0.3 < np.sqrt(np.mean(inside**2) / np.mean(whole**2)) < 3.0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 32])
+def test_any_number_of_channels(channels: int, tiny: Path) -> None:
+    result = run(music(1.0, channels=channels), [(0.4, 0.45)], tiny, method="ar")
+    assert result.audio.shape[0] == channels
+
+
+def test_the_stereo_image_is_kept(tiny: Path) -> None:
+    random = np.random.default_rng(1)
+    middle, side = random.standard_normal((2, 2 * RATE))
+    audio = 0.1 * np.stack([middle + 0.2 * side, middle - 0.2 * side])
+    result = run(audio, [(0.9, 1.2)], tiny, method="diffusion")
+    fill = result.gaps[0].draws[0]
+    assert np.corrcoef(fill)[0, 1] == pytest.approx(np.corrcoef(audio)[0, 1], abs=0.05)
+    mono = run(np.repeat(audio[:1], 2, axis=0), [(0.9, 1.2)], tiny, method="ar").gaps[0].draws[0]
+    np.testing.assert_allclose(mono[0], mono[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("gap", [(0.0, 0.1), (1.9, 2.0)])
+@pytest.mark.parametrize("method", METHODS)
+def test_gaps_at_the_edges(gap: tuple[float, float], method: str, tiny: Path) -> None:
+    result = run(music(2.0, channels=1), [gap], tiny, method=method)
+    assert np.isfinite(result.audio).all()
+    assert np.abs(result.audio).max() < 2.0
+
+
+def test_silence_stays_silent(tiny: Path) -> None:
+    for method in METHODS:
+        result = run(np.zeros((2, RATE)), [(0.4, 0.5)], tiny, method=method)
+        assert np.abs(result.audio).max() < 1e-6
+
+
+def test_values_inside_a_gap_do_not_matter_even_nan(tiny: Path) -> None:
+    audio = music(2.0)
+    poisoned = audio.copy()
+    poisoned[:, round(0.8 * RATE) : round(0.9 * RATE)] = np.nan
+    a, b = (run(signal, [(0.8, 0.9)], tiny, method="diffusion").audio for signal in (audio, poisoned))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("gap", "words"),
+    [
+        ((1.0, 0.5), "ends before it starts"),
+        ((1.0, 1.0), "holds no sample"),
+        ((-0.1, 0.5), "not inside the audio"),
+        ((1.9, 2.5), "not inside the audio"),
+        ((float("nan"), 1.0), "not a pair of numbers"),
+        ((0.0, 2.0), "to go by"),
+    ],
+)
+def test_bad_gaps(gap: tuple[float, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        repair(music(2.0), [gap], sample_rate=RATE, settings=Settings(method="janssen"))
+
+
+def test_a_gap_that_is_too_long() -> None:
+    with pytest.raises(InputError, match="up to 2 s can be filled"):
+        check_gaps([(1.0, 3.5)], RATE, 10 * RATE)
+
+
+def test_bad_arrays() -> None:
+    with pytest.raises(InputError, match="sample_rate"):
+        repair(music(1.0), [(0.1, 0.2)])
+    with pytest.raises(InputError, match=r"not \(channels, samples\)"):
+        repair(music(1.0).T, [(0.1, 0.2)], sample_rate=RATE)
+
+
+def test_neighbouring_gaps_are_filled_together_and_far_ones_apart() -> None:
+    near, far = [(100, 200), (300, 310)], [(50000, 50010)]
+    assert plan([*near, *far], 44100) == [near, far]
+
+
+def test_routing_follows_the_measured_risk() -> None:
+    figures = {"risk_0_20ms": 1.0, "risk_1_20ms": 2.0, "risk_0_200ms": 2.0, "risk_1_200ms": 1.0, "other": 3.0}
+    assert conffusion.spread(figures, 0.01) == 0.0
+    assert conffusion.spread(figures, 0.5) == 1.0
+    assert conffusion.spread(figures, np.sqrt(0.02 * 0.2)) == pytest.approx(0.5)
+    assert conffusion.spread({}, 0.1) == 1.0
+
+
+def test_a_file_and_its_report(tiny: Path, tmp_path: Path) -> None:
+    import json
+
+    import soundfile as sf
+
+    audio = music(2.0)
+    audio[:, 20000:21000] = 0.0
+    source, out = tmp_path / "in.wav", tmp_path / "out.wav"
+    sf.write(source, audio.T, RATE, subtype="PCM_16")
+    before = source.read_bytes()
+    settings_ = Settings(model=str(tiny), draws=2, method="diffusion")
+    outcome = repair_file(source, out, None, settings_, tmp_path / "report")
+    assert source.read_bytes() == before
+    body = json.loads(outcome.json.read_text())
+    assert outcome.json.name == "out.wav.json"
+    (gap,) = body["gaps"]
+    assert gap["kind"] == "zeros" and gap["method"] == "diffusion"
+    assert gap["start"] <= 20000 / RATE and gap["stop"] >= 21000 / RATE
+    assert body["provenance"]["model"]["name"] == "tiny"
+    written, read = sf.read(out, dtype="int16")[0], sf.read(source, dtype="int16")[0]
+    start, stop = round(gap["start"] * RATE), round(gap["stop"] * RATE)
+    np.testing.assert_array_equal(written[:start], read[:start])
+    np.testing.assert_array_equal(written[stop:], read[stop:])
+    assert np.abs(written[start:stop]).max() > 100
+    assert outcome.picture is not None and outcome.picture.read_bytes()[:4] == b"\x89PNG"
+    assert len(outcome.draws) == 2 and all(path.exists() for path in outcome.draws)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav", "out.wav.json", "report"]
+
+
+def test_a_missing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="does not exist"):
+        repair_file(tmp_path / "in.wav", tmp_path / "nowhere" / "out.wav", [(0.1, 0.2)])
+
+
+def test_every_preset_builds_its_network() -> None:
+    names = preset.names()
+    assert {"conffusion", "conffusion-tiny"} <= set(names)
+    for name in names:
+        plan = preset.load(name)
+        network = conffusion.build(plan.config)
+        x, condition = torch.zeros(1, 1, 64, 32), torch.zeros(1, plan.config.network.condition_channels, 64, 32)
+        assert network(x, torch.zeros(1), condition).shape == x.shape

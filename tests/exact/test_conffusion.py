@@ -1,0 +1,111 @@
+"""The inpainter's pictures and loss against what they must be by construction."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sfumato.signal.levels import N_BANDS
+from sfumato.systems import conffusion
+from sfumato.train import BatchNoise
+
+FRAMES = conffusion.N_FRAMES
+
+
+def levels(seed: int) -> np.ndarray:
+    return -40 + 10 * np.random.default_rng(seed).standard_normal((N_BANDS, FRAMES))
+
+
+def flags(start: int = 100, stop: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    touched = np.zeros(FRAMES, dtype=bool)
+    touched[start:stop] = True
+    return ~touched, touched
+
+
+def test_a_picture_does_not_depend_on_loudness_or_colour() -> None:
+    known, touched = flags()
+    mean, draw = levels(0), levels(1)
+    tilt = np.linspace(0, -20, N_BANDS)[:, None] + 3.0
+    a = conffusion.picture(mean, draw, known, touched)
+    b = conffusion.picture(mean + tilt, draw + tilt, known, touched)
+    np.testing.assert_allclose(a.condition[:6], b.condition[:6], atol=1e-4)
+    np.testing.assert_allclose(b.base_db - a.base_db, np.broadcast_to(tilt, a.base_db.shape), atol=1e-6)
+
+
+def test_the_base_is_a_straight_line_between_the_edges() -> None:
+    known, touched = flags()
+    ramp = np.linspace(-60, -20, FRAMES)[None] + np.zeros((N_BANDS, 1))
+    view = conffusion.picture(np.where(known, ramp, -90), np.where(known, ramp, -90), known, touched)
+    np.testing.assert_allclose(view.base_db, ramp, atol=0.3)
+    np.testing.assert_allclose(conffusion.target(ramp, view), 0.0, atol=0.03)
+
+
+def test_nothing_of_the_truth_in_the_gap_reaches_the_network() -> None:
+    known, touched = flags()
+    mean, draw = levels(2), levels(3)
+    view = conffusion.picture(mean, draw, known, touched)
+    assert (view.condition[0][:, touched] == 0).all()
+    assert (view.condition[3:6][:, :, ~touched] == 0).all()
+
+
+def test_a_target_restores_the_clean_levels() -> None:
+    known, touched = flags()
+    clean = levels(4)
+    view = conffusion.picture(np.where(known, clean, -60), np.where(known, clean, -50), known, touched)
+    restored = view.base_db + conffusion.SCALE_DB * conffusion.target(clean, view)[0]
+    np.testing.assert_allclose(restored[:, touched], clean[:, touched], atol=1e-4)
+
+
+def test_frames_of_a_gap_and_of_a_recordings_edge() -> None:
+    from sfumato.signal.levels import Grid
+
+    n = conffusion.window_samples(44100)
+    grid = Grid(n, 44100)
+    assert grid.n_frames == FRAMES
+    inside = np.ones(n, dtype=bool)
+    inside[:30000] = False
+    known = inside.copy()
+    known[60000:70000] = False
+    own = inside & ~known
+    k, t = conffusion.frames_of(known, inside, own, grid)
+    assert not (k & t).any()
+    assert not k[: 30000 // 512 + 1].any() and not t[: 30000 // 512 + 1].any()
+    assert t[60000 // 512 + 3 : 70000 // 512 - 3].all()
+
+
+class Zero(nn.Module):
+    """A network that has learnt nothing."""
+
+    def forward(self, x: torch.Tensor, c_noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return 0 * x
+
+
+def test_the_loss_of_a_network_that_predicts_nothing_is_one() -> None:
+    config = conffusion.Config()
+    known, touched = flags(60, 200)
+    random = np.random.default_rng(5)
+    view = conffusion.picture(levels(6), levels(7), known, touched)
+    clean = config.sigma_data * random.standard_normal((8, 1, N_BANDS, FRAMES)) * touched
+    batch = {
+        "clean": torch.from_numpy(clean).float(),
+        "condition": torch.from_numpy(np.stack([view.condition] * 8)),
+    }
+    total = conffusion.loss(Zero(), batch, config, BatchNoise(0, 0, 8), "denoise")["total"]
+    assert float(total) == pytest.approx(1.0, abs=0.03)
+
+
+def test_temperature_scales_the_departure_from_the_expectation() -> None:
+    config = conffusion.Config()
+    torch.manual_seed(0)
+    network = conffusion.build(config).eval()
+    nn.init.normal_(network.last[-1].weight, std=0.02)
+    known, touched = flags()
+    view = conffusion.picture(levels(8), levels(9), known, touched)
+
+    def drawn(temperature: float) -> np.ndarray:
+        return conffusion.draw_levels(network, config, [view], seed=1, item=2, steps=4, temperature=temperature)[0]
+
+    cold, warm, hot = drawn(0.0), drawn(0.5), drawn(1.0)
+    np.testing.assert_allclose(warm - cold, 0.5 * (hot - cold), atol=1e-3)
+    assert np.abs((hot - cold)[:, touched]).max() > 0.5
+    np.testing.assert_array_equal(hot[:, known], view.base_db[:, known])

@@ -60,7 +60,8 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     """One gap, top to bottom."""
     rate, length = source.sample_rate, gap.stop - gap.start
     around = max(round(0.12 * rate), length // 2)
-    start, stop = max(gap.start - around, 0), min(gap.stop + around, source.n_samples)
+    wide = around + round(0.05 * rate)  # a window more than is shown, so that spectrograms reach the frame's edges
+    start, stop = max(gap.start - wide, 0), min(gap.stop + wide, source.n_samples)
     before = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
     inside = slice(gap.start - start, gap.stop - start)
     after = before.copy()
@@ -68,27 +69,27 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     mono, repaired = before.mean(axis=0), after.mean(axis=0)
     draws = gap.draws.mean(axis=1)
     time_s = np.arange(start, stop) / rate
-    peak = 1.1 * max(float(np.abs(repaired).max()), 1e-6)
+    shown_s = (max(gap.start - around, 0) / rate, min(gap.stop + around, source.n_samples) / rate)
+    peak = 1.3 * max(float(np.abs(repaired).max()), float(np.abs(draws).max(initial=0.0)), 1e-6)
     for axis, signal in ((axes[0], mono), (axes[1], repaired)):
         axis.plot(time_s, signal, color=_INK, linewidth=0.6)
         axis.set_ylim(-peak, peak)
-        axis.set_xlim(time_s[0], time_s[-1])
         axis.axvspan(gap.start / rate, gap.stop / rate, color=_GAP, alpha=0.12, linewidth=0)
         axis.set_yticks([])
-    axes[0].set_title(
-        f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}", fontsize=10
-    )
-    axes[1].fill_between(
-        time_s[inside], draws.min(axis=0), draws.max(axis=0), color=_FILL, alpha=0.35, linewidth=0, label="all draws"
-    )
-    axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.7, label="the one pasted")
-    axes[1].legend(loc="upper right", fontsize=7, frameon=False)
+    title = f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}"
+    axes[0].set_title(title, fontsize=10, color=_INK)
+    low, high = draws.min(axis=0), draws.max(axis=0)
+    axes[1].fill_between(time_s[inside], low, high, color=_FILL, alpha=0.35, linewidth=0, label="all draws")
+    axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.5, label="the one pasted")
+    axes[1].legend(loc="upper right", ncols=2, fontsize=7, frameon=False)
     pictures = [_spectrogram(signal, rate) for signal in (mono, repaired)]
     top = max(float(picture.max()) for picture in pictures)
     for axis, picture in zip(axes[2:], pictures, strict=True):
         _image(axis, picture, top, (time_s[0], time_s[-1]), rate)
         for edge in (gap.start, gap.stop):
             axis.axvline(edge / rate, color="white", linewidth=0.8, linestyle=":")
+    for axis in axes:
+        axis.set_xlim(*shown_s)
     axes[3].set_xlabel("seconds", color=_INK)
 
 

@@ -1,0 +1,192 @@
+"""Every command and snippet of the documents runs, and their tables say what the code says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "docs/repair.md", "docs/architecture.md")
+DEMO = ROOT / "examples" / "only_300_stood_damaged.flac"
+
+# Reaches for a package archive, so only its words are checked.
+NEEDS_NETWORK = {"sfumato data build gamine --out data"}
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(document, text) of each fenced block in `language`."""
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found += [(name, block) for block in re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)]
+    return found
+
+
+def commands() -> list[str]:
+    """Each command of the documents once, in order."""
+    lines = [line for _, block in blocks("sh") for line in block.splitlines() if line.strip()]
+    return list(dict.fromkeys(lines))
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with what the documents speak of: a damaged concert.flac of two seconds, and music to train on."""
+    audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(6.2 * 44100), dtype="int16")
+    sf.write(tmp_path / "concert.flac", audio, rate)
+    return tmp_path
+
+
+def music(folder: Path) -> None:
+    """A data folder as `sfumato data build` leaves it, of one recording per split."""
+    from sfumato.data import loaders, manifest
+
+    noise = np.random.default_rng(0).standard_normal((2, 10 * 44100))
+    for split in ("train", "validation"):
+        (folder / split).mkdir(parents=True)
+        sf.write(folder / split / f"{split}.wav", 0.1 * noise.T, 44100)
+    rows = loaders.folder(folder, "mine", licence="CC0-1.0")
+    named = [row.model_copy(update={"split": Path(row.path).stem}) for row in rows]
+    manifest.write(folder / "manifest.jsonl", named)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command: str, folder: Path) -> None:
+    words = shlex.split(command)
+    if words[0] == "make":
+        recipe = run(["make", "--dry-run", "--always-make", *words[1:]], ROOT)
+        assert recipe.returncode == 0, recipe.stderr
+        assert "sfumato" in recipe.stdout or "pytest" in recipe.stdout
+        return
+    if command in NEEDS_NETWORK:
+        from sfumato.data.sources import SOURCES
+
+        usage = run([*words[:3], "--help"], folder)
+        assert usage.returncode == 0 and "--out" in usage.stdout and words[3] in SOURCES
+        return
+    if words[:2] == ["sfumato", "train"]:
+        music(folder / "data")
+    done = run(words, folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and "Traceback" not in done.stderr
+
+
+def test_what_needs_a_network_is_in_the_documents() -> None:
+    assert set(commands()) >= NEEDS_NETWORK
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [pytest.param(n, c, id=f"{n}-{i}") for i, (n, c) in enumerate(blocks("python"))]
+)
+def test_every_snippet_runs(name: str, code: str, folder: Path) -> None:
+    done = run([sys.executable, "-W", "error", "-c", code], folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_demo_finds_its_three_gaps(tmp_path: Path) -> None:
+    recipe = run(["make", "--dry-run", "--always-make", "demo"], ROOT).stdout
+    line = next(line for line in recipe.splitlines() if "sfumato repair" in line)
+    words = shlex.split(line)
+    assert (ROOT / words[2]).is_file()
+    done = run(["sfumato", "repair", str(ROOT / words[2]), "out.flac", *words[4:], "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    import json
+
+    gaps = json.loads(done.stdout)["gaps"]
+    found = [(gap["start"], gap["stop"], gap["kind"]) for gap in gaps]
+    expected = [(2.400, 2.408, "click"), (5.200, 5.260, "zeros"), (8.000, 8.300, "dropout")]
+    assert [kind for *_, kind in found] == [kind for *_, kind in expected]
+    assert np.allclose([row[:2] for row in found], [row[:2] for row in expected], atol=0.002)
+    damaged, _ = sf.read(DEMO, dtype="int16")
+    repaired, rate = sf.read(tmp_path / "out.flac", dtype="int16")
+    changed = np.flatnonzero((damaged != repaired).any(axis=1))
+    inside = np.zeros(len(damaged), bool)
+    for start, stop, _ in found:
+        inside[round(start * rate) : round(stop * rate)] = True
+    assert len(changed) and inside[changed].all()
+
+
+def test_the_demo_recording_is_made_by_its_script(tmp_path: Path) -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("make_damaged", ROOT / "examples" / "make_damaged.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    clean, rate = sf.read(script.CLEAN, dtype="int16")
+    stored, _ = sf.read(script.DAMAGED, dtype="int16")
+    assert np.array_equal(script.damage(clean, rate), stored)
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """Cells of the first table under a heading, without its head."""
+    text = (ROOT / document).read_text(encoding="utf-8").split(f"## {heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", text, re.M)
+    assert table is not None
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    from sfumato import errors
+
+    documented = {
+        name: int(code)
+        for code, text in rows("docs/repair.md", "Exit codes")
+        if code.isdigit()
+        for name in re.findall(r"`(\w+Error)`", text)
+    }
+    real = {cls.__name__: cls.exit_code for cls in errors.SfumatoError.__subclasses__()}
+    assert documented == real
+    assert {code for code, _ in rows("docs/repair.md", "Exit codes")} >= {"0", "1", "2", "130, 143"}
+
+
+def test_options_are_those_of_the_settings() -> None:
+    from sfumato.tasks.repair import Settings
+
+    documented = {flag.strip("`"): default.strip("`") for flag, default, _ in rows("docs/repair.md", "Options")}
+    for name, field in Settings.model_fields.items():
+        assert documented[f"--{name}"] == str(field.default)
+    usage = run(["sfumato", "repair", "--help"], ROOT).stdout
+    assert set(re.findall(r"--[a-z-]+", usage)) - {"--help"} == {flag.split()[0] for flag in documented}
+
+
+def test_methods_are_those_of_the_settings() -> None:
+    from typing import get_args
+
+    from sfumato.tasks.repair import Method
+
+    assert {name.strip("`") for name, _ in rows("docs/repair.md", "# Methods")} == set(get_args(Method))
+
+
+def test_the_record_is_as_documented(folder: Path) -> None:
+    import json
+
+    done = run(["sfumato", "repair", "concert.flac", "out.flac", "--method", "ar"], folder)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "out.flac.json").read_text(encoding="utf-8"))
+    table = rows("docs/repair.md", "The record")
+    assert set(record) == {name for cell, _ in table for name in re.findall(r"`(\w+)`", cell)}
+    meaning = {cell.strip("`"): set(re.findall(r"`(\w+)`", text)) for cell, text in table}
+    assert record["gaps"] and set(record["gaps"][0]) <= meaning["gaps"]
+    assert set(record["timings_s"]) == meaning["timings_s"]
+    assert set(record["provenance"]) <= meaning["provenance"]
+
+
+def test_links_lead_somewhere() -> None:
+    for name in ("README.md", "docs/repair.md", "docs/architecture.md", "docs/data.md", "examples/README.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)", text):
+            if not target.startswith("http"):
+                assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"

@@ -59,11 +59,12 @@ def _application(wanted: str | None) -> typer.Typer:
     app.command("repair", help=_REPAIR)(_guarded(_repair_flags() if wanted == "repair" else _nothing))
     app.command("train")(_guarded(train))
     data = typer.Typer(help="Music to train on: list, fetch and build it.", no_args_is_help=True)
-    for function in (data_list, data_fetch, data_build):
-        data.command(function.__name__.removeprefix("data_"))(_guarded(function))
+    data.command("list")(_guarded(data_list))
+    data.command("fetch")(_guarded(data_fetch))
+    data.command("build")(_guarded(data_build))
     models = typer.Typer(help="Models that come with sfumato, or lie in a folder.", no_args_is_help=True)
-    for function in (models_list, models_show):
-        models.command(function.__name__.removeprefix("models_"))(_guarded(function))
+    models.command("list")(_guarded(models_list))
+    models.command("show")(_guarded(models_show))
     app.add_typer(data, name="data")
     app.add_typer(models, name="models")
     return app

@@ -32,8 +32,8 @@ Progress = Callable[[int, int, str], None]
 class DataSettings(Settings):
     """Training examples and where they are kept."""
 
-    examples: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
-    validation_examples: int = Field(256, ge=1, description="validation examples")
+    count: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
+    validation: int = Field(256, ge=0, description="validation examples; 0 for no validation")
     seed: int = Field(1, ge=0, description="seed of the examples")
     processes: int = Field(2, ge=1, description="processes that make the examples")
     bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
@@ -116,17 +116,11 @@ def train(
     preset = plan.preset
     used = manifest.select(rows, "train")
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
-    sets = [
-        _bank(used, data, folder / "train", preset.data, preset.data.examples, progress),
-        _bank(
-            manifest.select(rows, "validation"),
-            data,
-            folder / "validation",
-            preset.data,
-            preset.data.validation_examples,
-            progress,
-        ),
-    ]
+    examples = _bank(used, data, folder / "train", preset.data, preset.data.count, progress)
+    validation = None
+    if preset.data.validation:
+        held_out = manifest.select(rows, "validation")
+        validation = _bank(held_out, data, folder / "validation", preset.data, preset.data.validation, progress)
     card = Card(
         summary=preset.summary,
         licence=preset.licence,
@@ -134,7 +128,8 @@ def train(
         command=command,
         data=_attributions(used),
     )
-    return fit(_system(preset), plan.config, preset.train, sets[0], out, validation=sets[1], card=card, name=plan.name)
+    system = _system(preset)
+    return fit(system, plan.config, preset.train, examples, out, validation=validation, card=card, name=plan.name)
 
 
 def _bank(

@@ -214,7 +214,10 @@ def models_list(debug: Debug = False) -> None:
         table.add_row(
             name, header.system, rate, f"{size_megabytes(folder):.1f}", header.card.licence, header.card.summary
         )
-    _print(table)
+    if table.row_count:
+        _print(table)
+    else:
+        _say("No model is shipped with this installation.")
 
 
 def models_show(

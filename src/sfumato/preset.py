@@ -32,8 +32,8 @@ Progress = Callable[[int, int, str], None]
 class DataSettings(Settings):
     """Training examples and where they are kept."""
 
-    count: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
-    validation: int = Field(256, ge=0, description="validation examples; 0 for no validation")
+    examples: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
+    validation_examples: int = Field(256, ge=0, description="validation examples; 0 for no validation")
     seed: int = Field(1, ge=0, description="seed of the examples")
     processes: int = Field(2, ge=1, description="processes that make the examples")
     bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
@@ -116,11 +116,13 @@ def train(
     preset = plan.preset
     used = manifest.select(rows, "train")
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
-    examples = _bank(used, data, folder / "train", preset.data, preset.data.count, progress)
+    examples = _bank(used, data, folder / "train", preset.data, preset.data.examples, progress)
     validation = None
-    if preset.data.validation:
+    if preset.data.validation_examples:
         held_out = manifest.select(rows, "validation")
-        validation = _bank(held_out, data, folder / "validation", preset.data, preset.data.validation, progress)
+        validation = _bank(
+            held_out, data, folder / "validation", preset.data, preset.data.validation_examples, progress
+        )
     card = Card(
         summary=preset.summary,
         licence=preset.licence,

@@ -116,7 +116,7 @@ def aspain(
 
     References
     ----------
-    Mokrý, Záviška, Rajmic, Veselý, "Introducing SPAIN (SParse Audio INpainter)", EUSIPCO 2019, algorithm 2;
+    Mokrý, Záviška, Rajmic, Veselý, "Introducing SPAIN (SParse Audio INpainter)", EUSIPCO 2019;
     defaults as in Mokrý, Rajmic, "On the use of autoregressive methods for audio inpainting", 2024.
     """
     x, known = np.asarray(x, dtype=np.float64), np.asarray(known, dtype=bool)

@@ -12,7 +12,7 @@ JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 DAMAGED := examples/only_300_stood_damaged.flac
 REPAIRED := out/only_300_stood_repaired.flac
 
@@ -60,6 +60,7 @@ $(VENV)/.venv:
 
 # torch first and alone: together with other packages, pip may choose a build for another device.
 $(VENV)/.torch: constraints.txt | $(VENV)/.venv
+	@echo 'Installing torch: the first time this takes minutes.'
 ifeq ($(TORCH_INDEX),)
 	$(PIP) -c constraints.txt torch
 else

@@ -240,8 +240,9 @@ def apply_levels(mean: Array, draw: Array, known: Known, levels_db: Array, grid:
 def spread(figures: Mapping[str, float], length_s: float) -> float:
     """How much of the random part `method auto` keeps in a gap of `length_s`: 0 is the AR mean, 1 a full draw.
 
-    Read off the measured risks in a model's card (``risk_<spread>_<length>ms``, lower is better, one per tried spread
-    and gap length): the spread of least risk at each measured length, interpolated over the logarithm of the length.
+    Read off the measured risks in a model's card (``risk_<spread>_<length>ms``: the Zimtohrli distance on validation
+    recordings; spreads that fall behind the AR mean where it still predicts the waveform are left out): the spread of
+    least risk at each measured length, interpolated over the logarithm of the length.
     """
     table: dict[float, dict[float, float]] = {}
     for name, value in figures.items():

@@ -167,25 +167,24 @@ def fill_gaps(
 
 
 def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[str, Callable[[Window], Fill]]:
-    """The method for a gap of `length_s` seconds, by name and as a function of the window."""
-    spread = 1.0
-    method: str = settings.method
-    if method == "auto":
-        if model is None:
-            raise InputError("The method auto needs a model.")
-        spread = conffusion.spread(model.card.figures, length_s)
-        method = "diffusion"
-    if method == "diffusion":
-        return method, lambda window: fills.fill_diffusion(
-            window,
-            settings.draws,
-            settings.seed,
-            model,
-            steps=settings.steps,
-            temperature=settings.temperature,
-            spread=spread,
-        )
-    return method, lambda window: fills.CLASSICAL[method](window, settings.draws, settings.seed, model)
+    """How a gap of `length_s` seconds is filled, in words and as a function of the window."""
+    n_draws, seed = settings.draws, settings.seed
+    if settings.method not in ("auto", "diffusion"):
+        return settings.method, lambda window: fills.CLASSICAL[settings.method](window, n_draws, seed, model)
+    if model is None:
+        raise InputError(f"The method {settings.method} needs a model.")
+    spread = conffusion.spread(model.card.figures, length_s) if settings.method == "auto" else 1.0
+    if spread == 0.0:
+        return "ar mean", lambda window: fills.fill_ar_mean(window, n_draws, seed, model)
+    return "diffusion" if spread == 1.0 else f"mixture {spread:.0%}", lambda window: fills.fill_diffusion(
+        window,
+        n_draws,
+        seed,
+        model,
+        steps=settings.steps,
+        temperature=settings.temperature,
+        spread=spread,
+    )
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,11 @@ def fill_diffusion(
     """
     if model is None or not isinstance(model.config, conffusion.Config):
         raise InputError("The method diffusion needs a model of the system conffusion.")
+    sources = _sources(window, n_draws, seed)
+    if spread == 0.0:
+        return Fill(np.stack([source.mean for source in sources]))
     grid = Grid(len(window.x), window.sample_rate)
     known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
-    sources = _sources(window, n_draws, seed)
     views: list[conffusion.Picture] = []
     wholes: list[tuple[Array, Array]] = []
     for number, source in enumerate(sources):

@@ -174,9 +174,8 @@ def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[st
     if model is None:
         raise InputError(f"The method {settings.method} needs a model.")
     spread = conffusion.spread(model.card.figures, length_s) if settings.method == "auto" else 1.0
-    if spread == 0.0:
-        return "ar mean", lambda window: fills.fill_ar_mean(window, n_draws, seed, model)
-    return "diffusion" if spread == 1.0 else f"mixture {spread:.0%}", lambda window: fills.fill_diffusion(
+    name = {0.0: "ar mean", 1.0: "diffusion"}.get(spread, f"mixture {spread:.0%}")
+    return name, lambda window: fills.fill_diffusion(
         window,
         n_draws,
         seed,

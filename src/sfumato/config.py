@@ -49,6 +49,8 @@ class _StrictLoader(yaml.SafeLoader):
         """Refuse a key given twice; everything else as usual."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError("a key must be a plain word")
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' is given twice", key.start_mark

@@ -110,10 +110,11 @@ def save(model: Model, folder: Path) -> None:
         sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
+        raise ResourceError(f"{folder} can't be written: {error.strerror}.") from None
+    finally:
         shutil.rmtree(fresh, ignore_errors=True)
         if old.exists() and not folder.exists():
             old.rename(folder)
-        raise ResourceError(f"{folder} can't be written: {error.strerror}.") from None
 
 
 def load(name_or_folder: str | Path) -> Model:

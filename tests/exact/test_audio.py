@@ -159,7 +159,9 @@ def test_a_decoder_that_misbehaves_is_ended_and_reported(tmp_path, monkeypatch, 
     child = tmp_path / "child.py"
     note = tmp_path / "pid"
     child.write_text(
-        f"import json, os, sys\norder = json.loads(sys.argv[1])\nopen({str(note)!r}, 'w').write(str(os.getpid()))\n{body}"
+        "import json, os, sys\n"
+        "order = json.loads(sys.argv[1])\n"
+        f"open({str(note)!r}, 'w').write(str(os.getpid()))\n{body}"
     )
     write(tmp_path / "a.wav", tone(1, 10), 8_000)
     monkeypatch.setattr(decode, "_CHILD", child)

@@ -220,7 +220,8 @@ def interval(values: np.ndarray, recordings: list[str], **how: Any) -> str:
     if rows.sum() < 2 or len(set(np.array(recordings)[rows])) < 2:
         return "–"
     e = bootstrap(values[rows], list(np.array(recordings)[rows]), **how)
-    return f"{e.value:.2f} [{e.lower:.2f}, {e.upper:.2f}]"
+    digits = 2 if np.abs(values[rows]).max() > 0.5 else 4
+    return f"{e.value:.{digits}f} [{e.lower:.{digits}f}, {e.upper:.{digits}f}]"
 
 
 def print_table(out: Path) -> None:

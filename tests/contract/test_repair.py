@@ -243,3 +243,13 @@ def test_every_preset_builds_its_network() -> None:
         network = conffusion.build(plan.config)
         x, condition = torch.zeros(1, 1, 64, 32), torch.zeros(1, plan.config.network.condition_channels, 64, 32)
         assert network(x, torch.zeros(1), condition).shape == x.shape
+
+
+def test_drawn_levels_leave_the_mean_of_a_pair_alone(tiny: Path) -> None:
+    audio, gaps = music(2.0, channels=1), [(0.8, 1.0)]
+    cold, hot = (
+        run(audio, gaps, tiny, method="diffusion", temperature=temperature, steps=4).gaps[0].draws
+        for temperature in (0.0, 1.0)
+    )
+    assert np.abs(hot - cold).max() > 1e-3
+    np.testing.assert_allclose(hot.mean(axis=0), cold.mean(axis=0), atol=1e-6)

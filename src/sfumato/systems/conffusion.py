@@ -186,7 +186,8 @@ def draw_levels(
 ) -> list[Array]:
     """Levels in dB ``(bands, frames)`` for each view: expectation plus `temperature` times a draw's departure from it.
 
-    Views are draws 0, 1, ... of one window; draw 2k + 1 starts from the mirrored noise of draw 2k.
+    Views are pairs 0, 1, ... of mirrored draws of one window; both draws of a pair share their levels, so that their
+    mean is untouched by them.
 
     Parameters
     ----------
@@ -198,15 +199,15 @@ def draw_levels(
     condition = torch.from_numpy(np.stack([view.condition for view in views]))
     touched = condition[:, 2:3]
     denoise = guide.keep(precondition.edm(network, condition, config.sigma_data), lambda x: x * touched)
-    picture_shape = condition.shape[2:]
-    start = [
-        (-1) ** d * noise.normal(picture_shape, seed=seed, item=item, step=2 * (d // 2) + 1) for d in range(len(views))
-    ]
     top = torch.full((len(views),), config.sigma_max)
     deviation = denoise(torch.zeros_like(condition[:, :1]), top)
     if temperature > 0.0:
         sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
-        drawn = sample.last(sample.dpmpp_2m(denoise, config.sigma_max * torch.stack(start)[:, None] * touched, sigmas))
+        pairs = [
+            noise.normal(touched.shape[1:2] + condition.shape[2:], seed=seed, item=item, step=2 * pair + 1)
+            for pair in range(len(views))
+        ]
+        drawn = sample.last(sample.dpmpp_2m(denoise, config.sigma_max * torch.stack(pairs) * touched, sigmas))
         deviation = deviation + temperature * (drawn - deviation)
     return [v.base_db + SCALE_DB * d.double().numpy() for v, d in zip(views, deviation[:, 0], strict=True)]
 

@@ -127,22 +127,20 @@ def fill_diffusion(
         return Fill(np.stack([source.mean for source in sources]))
     grid = Grid(len(window.x), window.sample_rate)
     known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
-    views: list[conffusion.Picture] = []
     wholes: list[tuple[Array, Array]] = []
-    for number, source in enumerate(sources):
+    for source in sources:
         mean, draw = window.x.copy(), window.x.copy()
         mean[window.own], draw[window.own] = source.mean, source.draw
         wholes.append((mean, draw))
-        mirrored = number % 2 == 1  # both draws of a pair are shown the same picture, so that their mean is exact
-        shown = views[-1] if mirrored else conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched)
-        views.append(shown)
+    # Both draws of a mirrored pair are shaped to the same levels, so that their mean stays the AR posterior's.
+    views = [conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched) for mean, draw in wholes[::2]]
     levels = conffusion.draw_levels(
         model.network, model.config, views, seed=seed, item=window.item, steps=steps, temperature=temperature
     )
     kept = ~window.own
     shaped = [
         conffusion.apply_levels(mean, draw, kept, level, grid)[window.own]
-        for (mean, draw), level in zip(wholes, levels, strict=True)
+        for (mean, draw), level in zip(wholes, np.repeat(levels, 2, axis=0), strict=False)
     ]
     return Fill(np.stack([s.mean + spread * (d - s.mean) for s, d in zip(sources, shaped, strict=True)]))
 

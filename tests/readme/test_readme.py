@@ -167,7 +167,7 @@ def test_methods_are_those_of_the_settings() -> None:
 
     from sfumato.tasks.repair import Method
 
-    assert {name.strip("`") for name, _ in rows("docs/repair.md", "# Methods")} == set(get_args(Method))
+    assert {name.strip("`") for name, _ in rows("docs/repair.md", "Methods")} == set(get_args(Method))
 
 
 def test_the_record_is_as_documented(folder: Path) -> None:

@@ -37,14 +37,18 @@ def clips(rows: list[Any], root: Path, count: int, seed: int) -> Iterator[tuple[
 
     random = np.random.default_rng(seed)
     rows = sorted(rows, key=lambda row: (row.source, row.recording))
-    number = 0
+    number = silent = 0
     while number < count:
         row = rows[number % len(rows)]
         start = int(random.integers(0, int((row.seconds - CLIP_S) * row.sample_rate)))
         audio, _ = sf.read(root / row.path, start=start, frames=int(CLIP_S * row.sample_rate), always_2d=True)
         middle = audio.mean(axis=1)[len(audio) // 2 - len(audio) // 10 : len(audio) // 2 + len(audio) // 10]
         if np.sqrt(np.mean(middle**2)) < 3e-3:
+            silent += 1
+            if silent > 100:
+                raise SystemExit(f"{row.recording} is silent wherever it is cut.")
             continue
+        silent = 0
         yield number, row, start
         number += 1
 
@@ -221,7 +225,8 @@ def interval(values: np.ndarray, recordings: list[str], **how: Any) -> str:
         return "–"
     e = bootstrap(values[rows], list(np.array(recordings)[rows]), **how)
     digits = 2 if np.abs(values[rows]).max() > 0.5 else 4
-    return f"{e.value:.{digits}f} [{e.lower:.{digits}f}, {e.upper:.{digits}f}]"
+    n = "" if rows.all() else f" (n = {rows.sum()})"
+    return f"{e.value:.{digits}f} [{e.lower:.{digits}f}, {e.upper:.{digits}f}]{n}"
 
 
 def print_table(out: Path) -> None:
@@ -310,6 +315,16 @@ def print_risk(out: Path) -> None:
                 print(f"risk_{spread:g}_{ms}ms: {value:.6f}")
 
 
+def keep_to(options: argparse.Namespace) -> None:
+    """Refuse to mix results of different options in one folder."""
+    fixed = ("split", "model", "lengths", "seed", "temperature", "steps", "risk", "embed")
+    given = json.dumps({name: str(getattr(options, name)) for name in fixed}, indent=1)
+    path = options.out / "options.json"
+    if path.exists() and path.read_text() != given:
+        raise SystemExit(f"{options.out} holds results of other options ({path}). Choose another folder.")
+    path.write_text(given)
+
+
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,7 +332,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of a built manifest")
     parser.add_argument("--out", type=Path, required=True, help="folder for one result file per clip")
     parser.add_argument("--model", default="conffusion")
-    parser.add_argument("--split", default="test")
+    parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--clips", type=int, default=104)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS_MS), metavar="MS")
     parser.add_argument("--aspain-clips", type=int, default=26, help="clips that A-SPAIN, by far the slowest, gets")
@@ -331,7 +346,10 @@ def main() -> None:
     if options.what == "measure":
         from sfumato.data import manifest
 
+        if options.risk and options.split != "validation":
+            parser.error("--risk is measured on validation: what auto goes by must not have seen the test split")
         options.out.mkdir(parents=True, exist_ok=True)
+        keep_to(options)
         rows = [row for row in manifest.read(options.data / "manifest.jsonl") if row.split == options.split]
         rows = [row for row in rows if row.seconds > CLIP_S + 1 and not row.rendered]
         jobs = [

@@ -253,3 +253,28 @@ def test_drawn_levels_leave_the_mean_of_a_pair_alone(tiny: Path) -> None:
     )
     assert np.abs(hot - cold).max() > 1e-3
     np.testing.assert_allclose(hot.mean(axis=0), cold.mean(axis=0), atol=1e-6)
+
+
+def test_a_found_gap_that_cannot_be_filled_is_skipped_and_a_given_one_refused(tiny: Path) -> None:
+    audio = music(1.0, channels=1)
+    audio[:, 200:-200] = np.nan
+    result = repair(audio, None, sample_rate=RATE, settings=Settings(model=str(tiny), method="janssen"))
+    assert not result.gaps and "to go by" in result.skipped[0].reason
+
+
+def test_absurd_values_give_a_finite_fill_or_a_typed_error() -> None:
+    audio = 1e200 * music(1.0, channels=1)
+    result = repair(audio, [(0.4, 0.45)], sample_rate=RATE, settings=Settings(method="janssen"))
+    assert np.isfinite(result.audio).all()
+    with pytest.raises(InputError, match="not a pair of numbers"):
+        check_gaps([(0.0, 1e308)], RATE, RATE)
+
+
+def test_the_destination_is_checked_before_the_work(tiny: Path, tmp_path: Path) -> None:
+    import soundfile as sf
+
+    source = tmp_path / "in.wav"
+    sf.write(source, music(1.0).T, RATE)
+    for destination, words in ((source, "input itself"), (tmp_path / "out.xyz", "does not say how")):
+        with pytest.raises(InputError, match=words):
+            repair_file(source, destination, [(0.4, 0.45)], Settings(model="nowhere"))

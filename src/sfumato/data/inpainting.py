@@ -6,6 +6,7 @@ many processes as there are cores, and read back for every later epoch with chea
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -42,7 +43,7 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
     """Levels ``(3, bands, frames)`` (clean, AR mean, AR draw; dB) and flags ``(2, frames)`` (known, touched).
 
     Gap lengths are log-uniform from 20 ms to 1 s; one example in five has a second gap, one in ten lies at an edge
-    of its recording. Orders and contexts vary, so that the network learns to live with any of them.
+    of its recording. Orders and contexts vary, so that the network does not learn to lean on one.
     """
     random = _random(seed, index)
     weights = np.sqrt([row.seconds for row in rows])
@@ -148,7 +149,8 @@ def build_bank(
         raise InputError("No recording to make examples from. Build data with `sfumato data build`.")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
-    jobs = [(rows, root, seed, shard, folder / f"{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
+    of = hashlib.sha256("".join(sorted(row.sha256 for row in rows)).encode()).hexdigest()[:12]
+    jobs = [(rows, root, seed, shard, folder / f"{of}-{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
     with ProcessPoolExecutor(processes) as pool:
         done = []
         for path in pool.map(_make_shard, jobs):

@@ -7,9 +7,11 @@ choosing a method, pasting back, and the record of how it was done. How one wind
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +36,9 @@ Progress = Callable[[int, int, str], None]
 
 NAME = "repair"
 BLOCK = 1 << 16
+
+GIVEN = "given"
+"""Kind of a gap that the user gave; the others were found."""
 
 Method = Literal["auto", "ar", "janssen", "aspain", "diffusion"]
 
@@ -106,7 +111,7 @@ def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples:
     out: list[Gap] = []
     for start_s, stop_s in gaps:
         name = f"Gap {start_s:g}–{stop_s:g} s"
-        if not (np.isfinite(start_s) and np.isfinite(stop_s)):
+        if not (np.isfinite(start_s * sample_rate) and np.isfinite(stop_s * sample_rate)):
             raise InputError(f"{name} is not a pair of numbers. Give start:stop in seconds.")
         start, stop = round(start_s * sample_rate), round(stop_s * sample_rate)
         if stop_s <= start_s or stop <= start:
@@ -144,8 +149,11 @@ def fill_gaps(
     model: Model | None,
     progress: Progress = lambda done, total, text: None,
     damaged: Sequence[Gap] = (),
-) -> Iterator[Repaired]:
-    """Each gap filled, in order of time. `damaged` stretches beyond the gaps are not learned from either."""
+) -> Iterator[Repaired | Skipped]:
+    """Each gap filled, in order of time; one that was found, not given, and can't be filled is skipped.
+
+    `damaged` stretches beyond the gaps are not learned from either.
+    """
     kind_of = dict(zip(gaps, kinds, strict=True))
     groups = plan(gaps, source.sample_rate)
     unknown = sorted([*gaps, *damaged])
@@ -155,7 +163,13 @@ def fill_gaps(
         lengths = [stop - start for start, stop in group]
         progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
         name, fill = choose(settings, model, max(lengths) / source.sample_rate)
-        draws = fill_group(source, group, unknown, fill)
+        try:
+            draws = fill_group(source, group, unknown, fill)
+        except InputError as error:
+            if any(kind_of[gap] == GIVEN for gap in group):
+                raise
+            yield from (Skipped(*gap, kind_of[gap], str(error)) for gap in group)
+            continue
         seconds = time.perf_counter() - began
         at = 0
         for gap, length in zip(group, lengths, strict=True):
@@ -221,14 +235,17 @@ def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap]
 
 
 def provenance(settings: Settings, model: Model | None) -> dict[str, Any]:
-    """What is needed to repeat a result: version, settings, and the model's name and hash of its weights."""
+    """How a result was made: versions, settings, and the model's name and hash (weights, configuration, figures)."""
     digest = hashlib.sha256()
     if model is not None:
         for name, value in sorted(model.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        rest = {"config": model.config.model_dump(mode="json"), "figures": model.card.figures}
+        digest.update(json.dumps(rest, sort_keys=True).encode())
     return {
         "sfumato": __version__,
+        "versions": {name: version(name) for name in ("numpy", "scipy", "torch")},
         "settings": settings.model_dump(mode="json"),
         "model": None if model is None else {"name": model.name, "sha256": digest.hexdigest()},
     }
@@ -302,8 +319,8 @@ def repair(
             whole, sample_rate = recording.read(0, recording.info.n_samples), recording.info.sample_rate
     else:
         whole = np.atleast_2d(np.array(audio, dtype=np.float64))
-        if sample_rate is None:
-            raise InputError("An array needs its sample_rate in Hz.")
+        if sample_rate is None or sample_rate <= 0:
+            raise InputError(f"An array needs its sample_rate in Hz, above 0; given was {sample_rate}.")
         if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = _Array(whole, sample_rate)
@@ -312,8 +329,11 @@ def repair(
     out = whole.copy()
     done = []
     for gap in fill_gaps(source, chosen, kinds, settings, model, progress, [(s.start, s.stop) for s in skipped]):
-        out[:, gap.start : gap.stop] = gap.draws[0]
-        done.append(gap)
+        if isinstance(gap, Skipped):
+            skipped.append(gap)
+        else:
+            out[:, gap.start : gap.stop] = gap.draws[0]
+            done.append(gap)
     return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model))
 
 
@@ -324,4 +344,4 @@ def gaps_of(
     if gaps is None:
         return find(source, blocks)
     checked = check_gaps(gaps, source.sample_rate, source.n_samples)
-    return checked, ["given"] * len(checked), []
+    return checked, [GIVEN] * len(checked), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from sfumato.audio import Recording, open_recording, write, write_edited
 from sfumato.config import write_atomically
-from sfumato.errors import ResourceError
+from sfumato.encode import choose
+from sfumato.errors import InputError, ResourceError
 from sfumato.tasks import repair_report
 from sfumato.tasks.repair import (
     BLOCK,
@@ -104,13 +106,19 @@ def repair_file(
         _make(report)
     with open_recording(source) as recording:
         cut = _Source(recording)
+        _check_destination(Path(source), destination, recording)
         decoded = time.perf_counter()
         progress(0, 0, "looking for damage" if gaps is None else "checking gaps")
         chosen, kinds, skipped = gaps_of(cut, gaps, recording.blocks(BLOCK))
         found = time.perf_counter()
         model = load_model(settings) if chosen else None
         damaged = [(stretch.start, stretch.stop) for stretch in skipped]
-        done = list(fill_gaps(cut, chosen, kinds, settings, model, progress, damaged))
+        done: list[Repaired] = []
+        for gap in fill_gaps(cut, chosen, kinds, settings, model, progress, damaged):
+            if isinstance(gap, Skipped):
+                skipped.append(gap)
+            else:  # without a report, only the draw that is pasted is kept
+                done.append(gap if report else dataclasses.replace(gap, draws=gap.draws[:1].copy()))
         filled = time.perf_counter()
         write_edited(recording, destination, [(gap.start, gap.draws[0]) for gap in done])
         rate = cut.sample_rate
@@ -152,7 +160,6 @@ def _row(gap: Repaired, rate: int) -> dict[str, Any]:
         "stop": gap.stop / rate,
         "kind": gap.kind,
         "method": gap.method,
-        "draws": len(gap.draws),
         "seconds": round(gap.seconds, 3),
     }
 
@@ -186,6 +193,23 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise ResourceError(f"The folder {folder} can't be made: {error.strerror}.") from error
     _check_writable(folder)
+
+
+def _check_destination(source: Path, destination: Path, recording: Recording) -> None:
+    """Refuse a destination that could only fail after the work: the input itself, a folder, an unknown suffix."""
+    for path in (destination, destination.with_name(destination.name + ".json")):
+        if path.exists() and (not path.is_file() or path.samefile(source)):
+            raise InputError(f"{path} is the input itself or no ordinary file. Choose another destination.")
+    info = recording.info
+    choose(
+        destination.suffix,
+        info.container,
+        info.subtype,
+        recording.bits,
+        info.sample_rate,
+        info.channels,
+        info.n_samples,
+    )
 
 
 def _check_writable(folder: Path) -> None:

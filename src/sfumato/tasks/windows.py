@@ -24,6 +24,7 @@ Gap = tuple[int, int]
 
 MAX_GAP_S = 2.0
 MIN_CONTEXT_S = 0.02
+MAX_CHANNELS = 64
 
 
 class Source(Protocol):
@@ -76,6 +77,8 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
     InputError
         There is next to no sound around the gaps to go by.
     """
+    if source.channels > MAX_CHANNELS:
+        raise InputError(f"{source.channels} channels are more than the {MAX_CHANNELS} that can be repaired together.")
     rate, n = source.sample_rate, conffusion.window_samples(source.sample_rate)
     start = (group[0][0] + group[-1][1]) // 2 - n // 2
     lo, hi = max(start, 0), min(start + n, source.n_samples)
@@ -93,23 +96,33 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
     near = Window(np.zeros(n), known, inside, own, rate, 0).near(CONTEXT_S)
     if known[near].sum() < MIN_CONTEXT_S * rate:
         raise InputError(
-            f"Around the gap {group[0][0] / rate:g}–{group[-1][1] / rate:g} s there are only "
-            f"{known[near].sum() / rate * 1e3:.0f} ms of sound to go by; {MIN_CONTEXT_S * 1e3:.0f} ms are needed."
+            f"{_named(group, rate)}: there are only {known[near].sum() / rate * 1e3:.0f} ms of sound around it to go "
+            f"by; {MIN_CONTEXT_S * 1e3:.0f} ms are needed."
         )
     audio = np.where(known, audio, 0.0)
+    scale = float(np.abs(audio).max()) or 1.0
+    audio /= scale
     offset = audio[:, near][:, known[near]].mean(axis=1, keepdims=True)
     audio = np.where(known, audio - offset, 0.0)
     axes, power = _principal_axes(audio[:, near])
     rotated = axes.T @ audio
     heard = [i for i in range(source.channels) if power[i] > 1e-12 * power[0] and power[0] > 0.0]
-    windows = [Window(rotated[i], known, inside, own, rate, item=group[0][0] * 64 + min(i, 63)) for i in heard]
+    windows = [Window(rotated[i], known, inside, own, rate, item=group[0][0] * MAX_CHANNELS + i) for i in heard]
     # One linear-algebra thread per axis: a banded solve gains nothing from more, and spinning threads cost a lot.
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        draws = [result.draws for result in pool.map(fill, windows)]
+        try:
+            draws = [result.draws for result in pool.map(fill, windows)]
+        except np.linalg.LinAlgError as error:
+            raise InputError(f"{_named(group, rate)}: no model fits the sound around it ({error}).") from error
     filled = np.zeros((max((len(d) for d in draws), default=1), source.channels, int(own.sum())))
     for i, d in zip(heard, draws, strict=True):
         filled[:, i] = d
-    return np.asarray(np.einsum("ci,dit->dct", axes, filled) + offset)
+    return np.asarray(scale * (np.einsum("ci,dit->dct", axes, filled) + offset))
+
+
+def _named(group: Sequence[Gap], sample_rate: int) -> str:
+    """The group in words."""
+    return f"Gap {group[0][0] / sample_rate:g}–{group[-1][1] / sample_rate:g} s"
 
 
 def _principal_axes(audio: Array) -> tuple[Array, Array]:

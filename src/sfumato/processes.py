@@ -7,13 +7,13 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed, nn
 
 from sfumato.errors import InputError, ResourceError
 
@@ -89,3 +89,31 @@ def group(device: str) -> Iterator[tuple[int, int]]:
         yield distributed.get_rank(), world
     finally:
         distributed.destroy_process_group()
+
+
+def average_gradients(weights: Sequence[nn.Parameter], world: int) -> None:
+    """Replace each gradient by its mean over `world` processes."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if world > 1 and gradients:
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        parts = torch.split(flat.div_(world), [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+
+def anywhere(condition: bool, device: str, world: int) -> bool:
+    """True on every one of `world` processes if it is on one, so that all stop at the same step."""
+    if world == 1:
+        return condition
+    flag = torch.tensor(int(condition), device=device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag)
+
+
+def mean(value: Tensor, world: int) -> float:
+    """Mean of a scalar over `world` processes."""
+    value = value.detach().clone().double() / world
+    if world > 1:
+        distributed.all_reduce(value)
+    return float(value)

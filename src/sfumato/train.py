@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, Field
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from sfumato import checkpoint
 from sfumato.checkpoint import Identity, State
@@ -32,7 +32,7 @@ from sfumato.diffusion import noise as streams
 from sfumato.errors import InputError, SfumatoError
 from sfumato.journal import Journal
 from sfumato.model import Card, Model, save
-from sfumato.processes import Stop, group, only_writer, stop_signals
+from sfumato.processes import Stop, anywhere, average_gradients, group, mean, only_writer, stop_signals
 
 MAX_SKIPPED = 50
 """Steps in a row whose gradient may be non-finite (and are skipped) before the training gives up."""
@@ -232,9 +232,9 @@ class _Run:
             share = (settings.batch_size, self.rank, self.world)
             coming = pool.submit(dataset.batch, settings.seed, self.state.step, *share)
             while self.state.step < settings.steps:
-                if self._any(stop.number != 0):
+                if self._anywhere(stop.number != 0):
                     break
-                if self._any(settings.minutes is not None and time.monotonic() - begun >= 60 * settings.minutes):
+                if self._anywhere(settings.minutes is not None and time.monotonic() - begun >= 60 * settings.minutes):
                     stopped_by = "minutes"
                     break
                 batch = coming.result()
@@ -254,7 +254,7 @@ class _Run:
             coming.cancel()
         if saved != self.state.step:
             self.save()
-        if self._any(stop.number != 0):
+        if self._anywhere(stop.number != 0):
             raise SystemExit(128 + (stop.number or signal.SIGTERM))
         return Fitted(self.state.step, stopped_by, checkpoint.path_of(self.out, self.state.step), self.out / "model")
 
@@ -273,7 +273,7 @@ class _Run:
                 losses = self.system.loss(self.state.network, batch, self.config, noise, turn)
             losses["total"].backward()  # type: ignore[no-untyped-call]
             weights = [weight for part in optimizer.param_groups for weight in part["params"]]
-            self._average_gradients(weights)
+            average_gradients(weights, self.world)
             norm = nn.utils.clip_grad_norm_(weights, self.settings.clip_norm)
             finite = finite and bool(torch.isfinite(norm))
             if finite:
@@ -312,7 +312,7 @@ class _Run:
                     losses = self.system.loss(self.state.average, batch, self.config, self._noise(0, i), turn)
                     for key, value in losses.items():
                         label = f"validation/{self._label(key, turn)}"
-                        total[label] = total.get(label, 0.0) + self._mean(value) / n_batches
+                        total[label] = total.get(label, 0.0) + mean(value, self.world) / n_batches
         return total
 
     def demo(self) -> None:
@@ -353,30 +353,9 @@ class _Run:
         wanted = self.settings.precision == "bfloat16"
         return torch.autocast(self.settings.device, torch.bfloat16, enabled=wanted)
 
-    def _average_gradients(self, weights: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the processes."""
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        if self.world > 1 and gradients:
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            distributed.all_reduce(flat)
-            parts = torch.split(flat.div_(self.world), [gradient.numel() for gradient in gradients])
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient.copy_(part.view(gradient.shape))
-
-    def _any(self, condition: bool) -> bool:
-        """True on every process if it is on one, so that all stop at the same step."""
-        if self.world == 1:
-            return condition
-        flag = torch.tensor(int(condition), device=self.settings.device)
-        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
-        return bool(flag)
-
-    def _mean(self, value: Tensor) -> float:
-        """Mean of a scalar over the processes."""
-        value = value.detach().clone().double() / self.world
-        if self.world > 1:
-            distributed.all_reduce(value)
-        return float(value)
+    def _anywhere(self, condition: bool) -> bool:
+        """True on every process if it is on one."""
+        return anywhere(condition, self.settings.device, self.world)
 
     def _label(self, key: str, turn: str) -> str:
         """Name of a loss in the log: the turn's name stands before it where there are several."""
@@ -397,7 +376,7 @@ class _Run:
         """Means since the last log line, which starts anew."""
         sums, self.state.sums = self.state.sums, {}
         keys = [key for key in sums if not key.startswith("n.")]
-        return {key: self._mean(sums[key] / sums[f"n.{key}"]) for key in keys}
+        return {key: mean(sums[key] / sums[f"n.{key}"], self.world) for key in keys}
 
     def _due(self, every: int) -> bool:
         """Whether this is one of every `every` steps, or the last."""

@@ -1,0 +1,239 @@
+"""The command line: exit codes, one-line errors, and what is printed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from sfumato import cli, model
+from sfumato.data import manifest
+from sfumato.tasks import repair as repair_task
+from sfumato.tasks import repair_file
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run one command in this process: (exit code, stdout, stderr)."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main([str(word) for word in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return command
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Half a second of two tones with 20 ms of silence in them."""
+    t = np.arange(11025) / 22050
+    audio = 0.2 * np.sin(2 * np.pi * 440 * t) + 0.1 * np.sin(2 * np.pi * 1234.5 * t)
+    audio[6000:6441] = 0.0
+    path = tmp_path / "damaged.wav"
+    sf.write(path, audio, 22050, subtype="PCM_16")
+    return path
+
+
+def test_help_names_every_command(run):
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for name in ("repair", "train", "data", "models"):
+        assert f"  {name} " in out
+
+
+def test_repair_has_a_flag_per_setting_with_its_description(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    code, out, _ = run("repair", "--help")
+    assert code == 0
+    for name, field in repair_task.Settings.model_fields.items():
+        assert f"--{name}" in out
+        assert field.description[:30] in " ".join(out.split())
+
+
+def test_repair_finds_fills_and_reports(run, damaged, tmp_path):
+    code, out, err = run("repair", damaged, tmp_path / "out.wav", "--method", "janssen", "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert [gap["method"] for gap in result["gaps"]] == ["janssen"]
+    assert result["gaps"][0]["start"] == pytest.approx(6000 / 22050, abs=1e-3)
+    assert json.loads((tmp_path / "out.wav.json").read_text())["provenance"]["settings"]["method"] == "janssen"
+    before, after = sf.read(damaged)[0], sf.read(tmp_path / "out.wav")[0]
+    assert np.array_equal(before[:5900], after[:5900])
+    assert np.abs(after[6050:6400]).max() > 0.1
+
+
+def test_given_gaps_and_settings_reach_the_task(run, damaged, tmp_path):
+    words = ("--gap", "0.1:0.12", "--gap", "0.3:0.31", "--method", "ar", "--seed", "7", "--draws", "2")
+    code, out, err = run("repair", damaged, tmp_path / "out.wav", *words)
+    assert (code, err) == (0, "")
+    assert "20.0 ms" in out
+    assert "0:00.300" in out
+    settings = json.loads((tmp_path / "out.wav.json").read_text())["provenance"]["settings"]
+    assert (settings["method"], settings["seed"], settings["draws"]) == ("ar", 7, 2)
+
+
+def test_nothing_to_repair_is_said(run, tmp_path):
+    t = np.arange(22050) / 22050
+    sf.write(tmp_path / "fine.wav", 0.3 * np.sin(2 * np.pi * 300 * t), 22050)
+    code, out, _ = run("repair", tmp_path / "fine.wav", tmp_path / "out.wav")
+    assert code == 0
+    assert "No damage found" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--gap", "1-2"), 2, "'1-2' is no gap"),
+        (("--gap", "a:b"), 2, "'a:b' is no gap"),
+        (("--gap", "0.1:0.2", "--gaps", "auto"), 2, "not both"),
+        (("--gap", "5:6"), 3, "not inside the audio"),
+        (("--gap", "0.3:0.2"), 3, "ends before"),
+        (("--gap", "nan:0.2"), 3, "nan"),
+        (("--draws", "0"), 3, "draws = 0"),
+        (("--model", "nope", "--gap", "0.1:0.2"), 3, "no model 'nope'"),
+    ],
+)
+def test_wrong_words_are_one_line_and_a_code(run, damaged, tmp_path, words, code, message):
+    ended, out, err = run("repair", damaged, tmp_path / "out.wav", *words)
+    assert (ended, out) == (code, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.wav"]
+
+
+@pytest.mark.parametrize("words", [("nonsense",), ("repair",), ("repair", "a", "b", "--nonsense"), ("train",)])
+def test_usage_errors_exit_with_2(run, words):
+    assert run(*words)[0] == 2
+
+
+def test_an_output_that_cannot_be_written_exits_with_4(run, damaged, tmp_path):
+    code, _, err = run("repair", damaged, damaged / "out.wav", "--method", "ar")
+    assert code == 4
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [(MemoryError(), 4, "error: Memory ran out."), (KeyboardInterrupt(), 130, "")],
+)
+def test_memory_and_interrupts_have_their_codes(run, damaged, tmp_path, monkeypatch, raised, code, message):
+    def fail(*arguments):
+        raise raised
+
+    monkeypatch.setattr(repair_file, "repair_file", fail)
+    ended, _, err = run("repair", damaged, tmp_path / "out.wav")
+    assert ended == code
+    assert err.strip() == message
+
+
+def test_sigterm_exits_with_143(run, damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(repair_file, "repair_file", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+    assert run("repair", damaged, tmp_path / "out.wav")[0] == 143
+
+
+def test_a_bug_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, sfumato.cli as c\nsys.excepthook = c._one_line\n1 / 0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: unexpected ZeroDivisionError: division by zero (--debug shows the trace)\n"
+
+
+def test_debug_lets_an_error_through(damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(cli.SfumatoError, match="not inside"):
+        cli.main(["repair", str(damaged), str(tmp_path / "out.wav"), "--gap", "5:6", "--debug"])
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sources_are_listed(run):
+    code, out, _ = run("data", "list")
+    assert code == 0
+    assert "warzone2100-music" in out
+
+
+def test_an_unknown_source_is_refused(run, tmp_path):
+    code, _, err = run("data", "fetch", "nonsense", "--to", tmp_path)
+    assert code == 3
+    assert "Choose from" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nonsense",), "Shipped presets: conffusion"),
+        (("conffusion-tiny", "--set", "train.stepps=3"), "Did you mean 'steps'"),
+        (("conffusion-tiny", "--set", "system=os"), "possible are: conffusion"),
+        (("conffusion-tiny", "--set", "config.sigma_data=-1"), "sigma_data = -1"),
+    ],
+)
+def test_a_wrong_preset_is_one_line(run, tmp_path, words, message):
+    code, _, err = run("train", *words, "--data", tmp_path, "--out", tmp_path / "run")
+    assert code == 3
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def music(tmp_path):
+    """A folder with a manifest of two short recordings of noise."""
+    random = np.random.default_rng(0)
+    rows = []
+    for split in ("train", "validation"):
+        sf.write(tmp_path / f"{split}.wav", 0.1 * random.standard_normal((5 * 16000, 2)), 16000)
+        row = manifest.Row(
+            source="toy",
+            recording=split,
+            work=f"toy/{split}",
+            path=f"{split}.wav",
+            sha256=manifest.sha256_of(tmp_path / f"{split}.wav"),
+            seconds=5,
+            sample_rate=16000,
+            channels=2,
+            licence="CC0-1.0",
+            attribution="A. Nobody",
+            split=split,
+        )
+        rows.append(row)
+    manifest.write(tmp_path / "manifest.jsonl", rows)
+    return tmp_path
+
+
+def test_train_makes_a_model_that_models_show_describes(run, music, tmp_path):
+    out = tmp_path / "run"
+    changes = (
+        "train.steps=3",
+        "train.batch_size=2",
+        "data.examples=2",
+        "data.validation_examples=2",
+        "data.processes=1",
+    )
+    words = [word for change in changes for word in ("--set", change)]
+    code, text, err = run("train", "conffusion-tiny", "--data", music, "--out", out, *words)
+    assert (code, err) == (0, "")
+    assert f"Step 3, stopped by steps. Model: {out / 'model'}" in text
+    trained = model.load(out / "model")
+    assert trained.name == "conffusion-tiny"
+    assert trained.card.data == ("toy: 1 recordings, A. Nobody (CC0-1.0)",)
+    assert "train.steps=3" in trained.card.command
+    code, text, _ = run("models", "show", out / "model")
+    assert code == 0
+    assert "A. Nobody" in text
+    assert "conffusion-tiny" in text
+    assert run("models", "list")[0] == 0

@@ -1,4 +1,4 @@
-"""Seeded damage for clean recordings: what `signal.damage.find_gaps` is measured against, and what demos are made of."""
+"""Seeded damage for clean recordings: what `signal.damage.find_gaps` is measured against; demos are made of it."""
 
 from collections.abc import Sequence
 

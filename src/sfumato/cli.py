@@ -70,13 +70,19 @@ def _application(wanted: str | None) -> typer.Typer:
     return app
 
 
-def _options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="show the version")] = False,
-) -> None:
-    """Options before any command."""
-    if version:
+def _version(given: bool) -> None:
+    """Show the version and stop, before anything else is asked for."""
+    if given:
         _say(__version__)
         raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="show the version")
+    ] = False,
+) -> None:
+    """Options before any command."""
 
 
 _REPAIR = "Fill the gaps of a recording, found by itself or given, and leave every other sample as it is."

@@ -6,6 +6,7 @@ JSON schema come from it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Hashable, Iterable, Mapping
@@ -26,7 +27,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass with a field nobody explained."""
         bare = [name for name, field in cls.model_fields.items() if not field.description]
         if bare:
@@ -166,8 +167,10 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ResourceError(f"{path} can't be written: {error.strerror}.") from None
+    finally:  # after an interrupt, too
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:

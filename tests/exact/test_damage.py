@@ -157,6 +157,14 @@ def test_a_hit_with_decay_is_no_click() -> None:
     assert find(audio) == []
 
 
+def test_a_woodblock_is_no_click() -> None:
+    audio = music()
+    t = np.arange(4000) / RATE
+    for at in range(RATE, 7 * RATE, RATE // 3):
+        audio[0, at : at + 4000] += 0.15 * np.sin(2 * np.pi * 1100 * t) * np.exp(-t / 0.004)
+    assert find(audio) == []
+
+
 def test_levinson_solves_the_normal_equations() -> None:
     x = music(1)[0]
     lags = np.array([np.correlate(x, x, "full")[len(x) - 1 : len(x) + 32], np.r_[1.0, np.zeros(32)]])

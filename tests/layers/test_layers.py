@@ -18,8 +18,9 @@ ROOT = Path(sfumato.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors",),
+    ("config",),
     ("diffusion", "signal", "interval"),
-    ("networks", "audio", "decode", "decode_child", "encode", "config", "journal", "processes"),
+    ("networks", "audio", "decode", "decode_child", "encode", "journal", "processes"),
     ("model", "metrics", "checkpoint"),
     ("systems",),
     ("tasks",),
@@ -28,8 +29,10 @@ LAYERS = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-APART = {"diffusion", "signal", "interval", "systems", "networks"}
-"""Layers or folders whose neighbours in the same layer may not be imported; for systems and networks, nor siblings."""
+APART = ("diffusion", "signal", "interval")
+"""Neighbours in one layer that may not import each other."""
+SOLITARY = ("networks", "systems")
+"""Folders whose files may not import each other: one architecture, one paper, one file."""
 PURE = ("diffusion", "signal", "interval", "networks")
 OPTIONAL = ("av", "tensorboard", "music21", "pretty_midi", "librosa", "zimtohrli", "jaxtyping", "beartype", "diffusers")
 
@@ -76,7 +79,7 @@ def faults_of(module, tree):
             yield f"{'.'.join(module)} imports {'.'.join(target)}, which lies above it"
         if RANK[other] == RANK[own] and other != own and own in APART:
             yield f"{'.'.join(module)} imports {'.'.join(target)} beside it"
-        if other == own and own in ("systems", "networks") and len(module) > 1 and target[1] != module[1]:
+        if other == own and own in SOLITARY and len(module) > 1 and target[1] != module[1]:
             yield f"{'.'.join(module)} imports its sibling {'.'.join(target)}"
 
 
@@ -118,7 +121,7 @@ def test_no_print_no_blind_except_no_banned_word(path):
             caught = "" if node.type is None else ast.unparse(node.type)
             assert caught not in ("", "Exception", "BaseException"), f"line {node.lineno}: except {caught}"
         if isinstance(node, ast.arg):
-            assert node.arg not in ("mask", "x_hat", "kwargs"), f"line {node.lineno}: argument {node.arg}"
+            assert node.arg not in ("mask", "x_hat", "kwargs", "args"), f"line {node.lineno}: argument {node.arg}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -144,10 +147,10 @@ def test_the_core_touches_nothing_outside(path):
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
 
 
-HEAVY = ("torch", "scipy", "numpy", "pydantic", "matplotlib", "soundfile")
+HEAVY = ("torch", "scipy", "numpy", "matplotlib", "soundfile")
 
 
 @pytest.mark.parametrize(

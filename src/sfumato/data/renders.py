@@ -103,7 +103,8 @@ def midi_of(score: Path) -> "pretty_midi.PrettyMIDI":
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "score.mid"
         try:
-            music21.converter.parse(score, forceSource=True).write("midi", fp=target)  # type: ignore[no-untyped-call]
+            parsed: Any = music21.converter.parse(score, forceSource=True)
+            parsed.write("midi", fp=target)
             return pretty_midi.PrettyMIDI(str(target))
         except (*broken, EOFError, OSError) as error:
             raise InputError(f"{score.name} can't be played: {type(error).__name__}: {error}.") from error

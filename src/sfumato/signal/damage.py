@@ -215,23 +215,28 @@ def _stuck(
 def _dropouts(x: Audio, first: int, last: int, sample_rate: int) -> list[tuple[int, int]]:
     """Stretches between an abrupt fall of the level, in the core, and an abrupt return."""
     w = round(EDGE_S * sample_rate)
-    power = np.concatenate([[0.0], np.cumsum(x * x)])
-    ahead = np.maximum(power[w:] - power[:-w], w * 1e-10)  # energy of [n, n + w)
-    ratio = ahead[first:last] / ahead[first - w : last - w]
+    n = last - first
+    energy = _energies(x[first - w : last + w], w)
+    before, ratio = energy[:n], energy[w : w + n] / energy[:n]
     fall = 10 ** (-DROP_DB / 10)
-    falls = _runs((ratio < fall) & (ahead[first - w : last - w] > w * QUIET**2))
+    falls = _runs((ratio < fall) & (before > w * QUIET**2))
     out = []
     done = 0
     for lo, hi in falls.tolist():
         a = first + lo + int(np.argmin(ratio[lo:hi]))
-        back = np.flatnonzero(ahead[a : a + round(LONGEST_S * sample_rate)] > 0.01 * ahead[a - w])
-        if a < done or not back.size:
+        if a < done:
             continue
-        span = np.arange(a + int(back[0]), min(a + int(back[0]) + 2 * w, len(ahead)))
-        rise = ahead[span] / ahead[span - w]
-        b = int(span[np.argmax(rise)])
-        a = _last_loud(x, a, math.sqrt(float(ahead[a - w]) / w), w)
-        b = len(x) - _last_loud(x[::-1], len(x) - b, math.sqrt(float(ahead[b]) / w), w)
+        origin = a - w
+        energy = _energies(x[origin : a + round(LONGEST_S * sample_rate) + 3 * w], w)
+        back = np.flatnonzero(energy[w : len(energy) - 2 * w] > 0.01 * energy[0])
+        if not back.size:
+            continue
+        span = np.arange(w + int(back[0]), w + int(back[0]) + 2 * w)
+        rise = energy[span] / energy[span - w]
+        rear = int(span[np.argmax(rise)])
+        b = origin + rear
+        a = _last_loud(x, a, math.sqrt(float(energy[0]) / w), w)
+        b = len(x) - _last_loud(x[::-1], len(x) - b, math.sqrt(float(energy[rear]) / w), w)
         if (
             float(rise.max()) * fall > 1
             and b - a >= DROPOUT_S * sample_rate
@@ -241,6 +246,12 @@ def _dropouts(x: Audio, first: int, last: int, sample_rate: int) -> list[tuple[i
             out.append((a, b))
             done = b
     return out
+
+
+def _energies(x: Audio, w: int) -> Audio:
+    """Energy of each window of w samples, never below -100 dBFS."""
+    power = np.cumsum(np.r_[0.0, x * x])
+    return np.asarray(np.maximum(power[w:] - power[:-w], w * 1e-10))
 
 
 def _last_loud(x: Audio, near: int, level: float, reach: int) -> int:

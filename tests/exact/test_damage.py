@@ -161,7 +161,7 @@ def test_a_woodblock_is_no_click() -> None:
     audio = music()
     t = np.arange(4000) / RATE
     for at in range(RATE, 7 * RATE, RATE // 3):
-        audio[0, at : at + 4000] += 0.15 * np.sin(2 * np.pi * 1100 * t) * np.exp(-t / 0.004)
+        audio[0, at : at + 4000] += 0.3 * np.sin(2 * np.pi * 2500 * t) * np.exp(-t / 0.002)
     assert find(audio) == []
 
 

@@ -20,6 +20,7 @@ from queue import SimpleQueue
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 LIMIT_S = 300
+TAIL_LINES = 40
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis", "out", "runs", "dist", "build"
 )
@@ -35,6 +36,17 @@ class Mutation:
     test: str
 
 
+@dataclass(frozen=True)
+class Run:
+    """What one run of pytest came to."""
+
+    code: int
+    """Its exit status; -1 if it took too long."""
+    seconds: float
+    tail: str
+    """The last lines it printed."""
+
+
 def main() -> int:
     """Run all mutations, or those whose line contains an argument; 1 if one survived."""
     wanted = sys.argv[1:]
@@ -48,13 +60,15 @@ def main() -> int:
             trees.put(Path(shutil.copytree(ROOT, Path(scratch) / f"tree{i}", ignore=LEFT_OUT)))
         with ThreadPoolExecutor(WORKERS) as pool:
             names = sorted({m.test for m in mutations})
-            code, _ = run(trees, names)
-            if code != 0:  # name the culprits
-                codes = pool.map(lambda name: run(trees, [name])[0], names)
-                for name, own in zip(names, codes, strict=True):
-                    if own != 0:
-                        print(f"error: {name} fails on the code as it is (exit {own})", file=sys.stderr)
-                return 1
+            whole = run(trees, names)
+            if whole.code != 0:  # name the culprits; those that pass alone are good enough for a verdict
+                print(f"the named tests fail together (exit {whole.code}):\n{whole.tail}", flush=True)
+                alone = list(pool.map(lambda name: run(trees, [name]), names))
+                for name, own in zip(names, alone, strict=True):
+                    if own.code != 0:
+                        print(f"error: {name} fails on the code as it is (exit {own.code}):\n{own.tail}", flush=True)
+                if any(own.code != 0 for own in alone):
+                    return 1
             results = list(pool.map(lambda mutation: verdict(trees, mutation), mutations))
     survived = sum(text != "caught" for text, _ in results)
     for mutation, (text, seconds) in zip(mutations, results, strict=True):
@@ -83,12 +97,12 @@ def read_all() -> list[Mutation]:
 
 def verdict(trees: "SimpleQueue[Path]", mutation: Mutation) -> tuple[str, float]:
     """What became of one mutation, and how long it took in seconds."""
-    code, seconds = run(trees, [mutation.test], mutation)
-    return {0: "SURVIVED", 1: "caught"}.get(code, f"NO VERDICT (exit {code})"), seconds
+    done = run(trees, [mutation.test], mutation)
+    return {0: "SURVIVED", 1: "caught"}.get(done.code, f"NO VERDICT (exit {done.code})"), done.seconds
 
 
-def run(trees: "SimpleQueue[Path]", tests: list[str], mutation: Mutation | None = None) -> tuple[int, float]:
-    """Exit code of pytest on `tests` in a tree of its own, mutated for that long; -1 if it took too long."""
+def run(trees: "SimpleQueue[Path]", tests: list[str], mutation: Mutation | None = None) -> Run:
+    """Run pytest on `tests` in a tree of its own, mutated for that long."""
     tree = trees.get()
     target = tree / mutation.path if mutation else None
     before = target.read_text(encoding="utf-8") if target else ""
@@ -103,9 +117,10 @@ def run(trees: "SimpleQueue[Path]", tests: list[str], mutation: Mutation | None 
         }
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:randomly", *tests]
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=LIMIT_S, check=False)
-        return done.returncode, time.monotonic() - began
+        text = (done.stdout + done.stderr).decode(errors="replace")
+        return Run(done.returncode, time.monotonic() - began, "\n".join(text.splitlines()[-TAIL_LINES:]))
     except subprocess.TimeoutExpired:
-        return -1, time.monotonic() - began
+        return Run(-1, time.monotonic() - began, f"not done after {LIMIT_S} s")
     finally:
         if target:
             target.write_text(before, encoding="utf-8")

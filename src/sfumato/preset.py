@@ -35,6 +35,7 @@ class DataSettings(Settings):
     examples: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
     validation_examples: int = Field(256, ge=0, description="validation examples; 0 for no validation")
     seed: int = Field(1, ge=0, description="seed of the examples")
+    renders: bool = Field(False, description="also train on renders of scores, whose licences are their own")
     processes: int = Field(2, ge=1, description="processes that make the examples")
     bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
 
@@ -114,12 +115,13 @@ def train(
     """
     rows = manifest.read(data / "manifest.jsonl")
     preset = plan.preset
-    used = manifest.select(rows, "train")
+    rendered = None if preset.data.renders else False
+    used = manifest.select(rows, "train", rendered)
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
     examples = _bank(used, data, folder / "train", preset.data, preset.data.examples, progress)
     validation = None
     if preset.data.validation_examples:
-        held_out = manifest.select(rows, "validation")
+        held_out = manifest.select(rows, "validation", rendered)
         validation = _bank(
             held_out, data, folder / "validation", preset.data, preset.data.validation_examples, progress
         )

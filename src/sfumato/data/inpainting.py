@@ -22,7 +22,7 @@ from torch import Tensor
 from sfumato.data.manifest import Row
 from sfumato.diffusion import noise
 from sfumato.errors import InputError, ResourceError
-from sfumato.signal.autoregressive import burg, feasible_order, posterior, runs
+from sfumato.signal.autoregressive import burg, feasible_order, order_of, posterior, runs
 from sfumato.signal.levels import N_BANDS, Grid
 from sfumato.systems import conffusion
 
@@ -30,9 +30,6 @@ SHARD = 256
 """Examples per file of the bank."""
 
 _GAP_S = (0.02, 1.0)
-
-_ORDERS = ((0.1, (512, 1024, 2048)), (0.3, (512, 512, 1024)), (0.5, (256, 512)), (2.0, (256,)))
-"""Up to which gap length (s) which AR orders; a long gap's levels hardly depend on the order, its cost does."""
 
 
 def _random(seed: int, index: int) -> np.random.Generator:
@@ -55,7 +52,10 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
         if total < n + rate:
             continue
         start = int(random.integers(0, total - n))
-        stereo, _ = sf.read(root / row.path, start=start, frames=n, always_2d=True)
+        try:
+            stereo, _ = sf.read(root / row.path, start=start, frames=n, always_2d=True)
+        except sf.LibsndfileError as error:
+            raise InputError(f"{root / row.path} is in the manifest but can't be read: {error.error_string}") from error
         if len(stereo) == n and np.sqrt(np.mean(stereo**2)) > 1e-4:
             break
     angle = random.uniform(-np.pi, np.pi)
@@ -74,8 +74,8 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
         known[:cut] = False
     x = np.where(inside, x, 0.0)
     context = int(random.choice([4096, 8192]))
-    orders = next(orders for limit_s, orders in _ORDERS if length <= limit_s * rate)
-    mean, draw = _fill(x, known, inside, context, int(random.choice(orders)), random)
+    order = order_of(float(random.choice(conffusion.orders_s(length / rate))), rate)
+    mean, draw = _fill(x, known, inside, context, order, random)
     grid = Grid(n, rate)
     levels = np.stack([grid.levels(signal) for signal in (x, mean, draw)])
     flags = np.stack(conffusion.frames_of(known, inside, inside & ~known, grid))

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 Known = NDArray[np.bool_]
 Estimator = Callable[[Sequence[Array], int], tuple[Array, float]]
 
+MAX_ORDER = 2048
+
 # Added to the normal matrix's diagonal, relative to it: keeps Cholesky alive on pure tones and digital silence.
 _RIDGE = 1e-9
 
@@ -204,6 +206,11 @@ def janssen(
 def feasible_order(known: Known, order: int) -> int:
     """`order`, or a third of the observed samples if that is less (at least 1)."""
     return max(1, min(order, int(known.sum()) // 3))
+
+
+def order_of(order_s: float, sample_rate: int) -> int:
+    """Coefficients of a model that spans `order_s` seconds: at least 8, at most `MAX_ORDER`."""
+    return max(8, min(MAX_ORDER, round(order_s * sample_rate)))
 
 
 def extrapolate(x: Array, known: Known, order: int, estimator: Estimator = burg) -> Array:

@@ -56,6 +56,8 @@ TURNS = ("denoise",)
 N_FRAMES = 256
 """Frames of a picture: 2.97 s."""
 
+_ORDERS_S = ((0.2, (2048 / 44100, 1024 / 44100)), (0.5, (1024 / 44100, 512 / 44100)), (np.inf, (512 / 44100,)))
+
 SCALE_DB = 10.0
 RANGE_DB = 90.0
 _EDGE_FRAMES = 4
@@ -226,6 +228,12 @@ def frames_of(known: Known, inside: Known, own: Known, grid: Grid) -> tuple[Know
     """
     centre = np.minimum(np.arange(grid.n_frames) * grid.hop_length, grid.n_samples - 1)
     return ~grid.touched(known | ~inside) & inside[centre], grid.touched(~own) & inside[centre]
+
+
+def orders_s(length_s: float) -> tuple[float, ...]:
+    """AR orders of the sources for a gap of `length_s`, both in seconds: long gaps gain nothing from longer models,
+    which cost their square."""
+    return next(orders for limit, orders in _ORDERS_S if length_s <= limit)
 
 
 def window_samples(sample_rate: int) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sfumato.diffusion import noise
 from sfumato.errors import InputError
 from sfumato.signal import sparse
-from sfumato.signal.autoregressive import burg, extrapolate, feasible_order, janssen, posterior, runs
+from sfumato.signal.autoregressive import burg, extrapolate, feasible_order, janssen, order_of, posterior, runs
 from sfumato.signal.levels import Grid
 from sfumato.systems import conffusion
 
@@ -29,11 +29,6 @@ Known = NDArray[np.bool_]
 CONTEXT_S = 8192 / 44100
 JANSSEN_CONTEXT_S = 4096 / 44100
 JANSSEN_ORDER_S = 1024 / 44100
-MAX_ORDER = 2048
-
-_ORDERS_S = ((0.2, (2048 / 44100, 1024 / 44100)), (0.5, (1024 / 44100, 512 / 44100)), (np.inf, (512 / 44100,)))
-"""Up to which gap length (s) which AR orders (s) take turns over pairs of draws: long gaps gain nothing from the
-longer models, which cost their square."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,6 @@ class Fill:
 
     draws: Array
     """``(n_draws, missing)``."""
-
-
-def order_of(order_s: float, sample_rate: int) -> int:
-    """Coefficients of a model that spans `order_s`."""
-    return max(8, min(MAX_ORDER, round(order_s * sample_rate)))
 
 
 def fill_janssen(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
@@ -155,11 +145,11 @@ def _sources(window: Window, n_draws: int, seed: int) -> list[_Source]:
     """AR posterior draws in mirrored pairs: draw 2k + 1 is draw 2k reflected at the mean.
 
     Each is an exact draw; the mean over whole pairs is the posterior's mean itself. Pairs take turns over the orders
-    of `_ORDERS_S`, so the draws also tell how far the choice of the order matters.
+    of `conffusion.orders_s`, so the draws also tell how far the choice of the order matters.
     """
     near = window.near(CONTEXT_S)
     x, known, own = window.x[near], window.known[near], window.own[near]
-    orders_s = next(orders for limit, orders in _ORDERS_S if window.length_s <= limit)
+    orders_s = conffusion.orders_s(window.length_s)
     segments = [x[i:j] for i, j in runs(known)]
     wanted = own[~known]
     sources: list[_Source] = []

@@ -10,35 +10,39 @@ gaps of a recording, in dB.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 
-from sfumato.signal.autoregressive import runs
+from sfumato.signal.autoregressive import extrapolate, janssen, order_of, runs
 from sfumato.tasks import fill as fills
-from sfumato.tasks.windows import fill_group
+from sfumato.tasks.fill import Fill, Window
+from sfumato.tasks.windows import Clip, fill_group
 
 LENGTHS_MS = (20, 50, 80)
-METHODS = {
-    "janssen": ("gap-wise Janssen", fills.fill_janssen),
-    "extrapolation": ("extrapolation", fills.fill_extrapolate),
-    "aspain": ("A-SPAIN", fills.fill_aspain),
-    None: ("mean of the AR posterior", fills.fill_ar_mean),
-}
+LONGER_S, LONGER_CONTEXT_S = 2048 / 44100, 8192 / 44100
 
 
-class Clip:
-    """A mono array as a source of windows."""
+def longer(
+    method: Callable[..., np.ndarray], window: Window, n_draws: int, seed: int, model: None, **settings: int
+) -> Fill:
+    """A fill of twice the order and context that `sfumato.tasks.fill` gives it: dense low partials need them."""
+    near = window.near(LONGER_CONTEXT_S)
+    order = order_of(LONGER_S, window.sample_rate)
+    return Fill(method(window.x[near], window.known[near], order, **settings)[window.own[near]][None])
 
-    def __init__(self, audio: np.ndarray, sample_rate: int) -> None:
-        self.audio, self.sample_rate = audio, sample_rate
-        self.channels, self.n_samples = audio.shape
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples of all channels."""
-        return self.audio[:, start:stop]
+METHODS = (
+    ("janssen", "gap-wise Janssen", fills.fill_janssen),
+    (None, "gap-wise Janssen, order 2048", partial(longer, janssen, iterations=10)),
+    ("extrapolation", "extrapolation", fills.fill_extrapolate),
+    (None, "extrapolation, order 2048", partial(longer, extrapolate)),
+    ("aspain", "A-SPAIN", fills.fill_aspain),
+    (None, "mean of the AR posterior", fills.fill_ar_mean),
+)
 
 
 def gaps_of(clean: np.ndarray, restored: np.ndarray, length: int) -> list[tuple[int, int]]:
@@ -73,7 +77,7 @@ def main() -> None:
         + " |"
     )
     print("|---" * (len(names) + 1) + "|")
-    for theirs, (title, method) in METHODS.items():
+    for theirs, title, method in METHODS:
         rows: dict[str, list[str]] = {"authors'": [], "ours": []}
         for name in names:
             ours, published = [], []

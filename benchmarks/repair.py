@@ -1,10 +1,13 @@
 """How good are the fills? Every method on the same gaps of recordings nobody trained on, and the table it makes.
 
-    python benchmarks/repair.py measure --data DIR --out runs/repair          # resumable; one file per clip
+    python benchmarks/repair.py measure --data DIR --out runs/repair          # resumable; one file per clip and family
+    python benchmarks/repair.py measure --data DIR --out runs/repair --families aspain      # hours
     python benchmarks/repair.py table --out runs/repair
+    python benchmarks/repair.py measure --data DIR --out runs/risk --families risk
     python benchmarks/repair.py risk --out runs/risk                          # what `method auto` goes by
 
-Each clip is 5 s of one recording, its channels averaged to mono, with one gap in the middle, at every length in turn.
+Each clip is 5 s of one recording, its channels averaged to mono, with one gap near the middle, at every length in turn.
+Methods come in families, measured one at a time: a model that changes leaves the classical fills as they are.
 Intervals are 95 % percentile bootstraps over recordings.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ WAVEFORM_DB, PROMISE_DB = 2.0, 0.1
 """Where the AR mean predicts the waveform this well, `method auto` may not fall further than this behind it."""
 
 METHODS = ("zero", "extrapolation", "janssen", "aspain", "ar draw", "diffusion", "auto", "auto, mean of 16")
+FAMILIES = ("classical", "aspain", "learned", "risk")
 LISTENED_MS = (100, 200, 300, 500, 750)
 """Lengths at which the slow perceptual figures are taken."""
 
@@ -53,97 +57,134 @@ def clips(rows: list[Any], root: Path, count: int, seed: int) -> Iterator[tuple[
         number += 1
 
 
-def measure_clip(job: tuple[Any, ...]) -> int:
-    """Measure one clip at every length and write its file, unless it is there."""
+def measure_clip(job: tuple[Any, ...]) -> str:
+    """Measure one family on one clip at every length and write its file, unless it is there."""
     import soundfile as sf
     import torch
     from threadpoolctl import threadpool_limits
 
-    number, row, start, root, out, options = job
-    path = out / f"clip-{number:04d}.json"
+    number, row, start, family, options = job
+    path = options.out / f"clip-{number:04d}.{family}.json"
     if path.exists():
-        return int(number)
+        return str(path.name)
     torch.set_num_threads(1)
     rate = row.sample_rate
-    audio, _ = sf.read(root / row.path, start=start, frames=int(CLIP_S * rate), always_2d=True)
+    audio, _ = sf.read(options.data / row.path, start=start, frames=int(CLIP_S * rate), always_2d=True)
     clean = audio.mean(axis=1)[None]
     results, embeddings = [], {}
     with threadpool_limits(limits=1):
         for length_ms in options.lengths:
-            for name, fill, gap in fills_of(clean, rate, length_ms, number, options):
-                figures = judge(clean, fill, gap, rate, length_ms, options)
+            length = round(length_ms * 1e-3 * rate)
+            offset = int(np.random.default_rng([options.seed, number]).integers(-rate // 4, rate // 4))
+            first = clean.shape[1] // 2 - length // 2 + offset
+            gap = (first, first + length)
+            for name, samples in FILLS[family](clean, gap, rate, length_ms, number, options):
+                fill = clean.copy()
+                fill[:, gap[0] : gap[1]] = samples
+                figures = judge(clean, fill, gap, rate, length_ms, family)
                 results.append({"length_ms": length_ms, "method": name, **figures})
-                if options.embed and length_ms in LISTENED_MS and name not in ("zero", "auto, mean of 16", "aspain"):
+                if options.embed and length_ms in LISTENED_MS and name not in ("zero", "auto, mean of 16"):
                     embeddings[f"{length_ms}|{name}"] = embed(fill[0], rate)
-        if options.embed:
+        if options.embed and family == "classical":
             embeddings["clean"] = embed(clean[0], rate)
     if embeddings:
-        np.savez(out / f"clip-{number:04d}.npz", **embeddings)
+        np.savez(path.with_suffix(".npz"), **embeddings)
     body = {"clip": number, "source": row.source, "recording": row.recording, "start": start, "results": results}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(body))
     temporary.replace(path)
-    return int(number)
+    return str(path.name)
 
 
-def fills_of(
-    clean: np.ndarray, rate: int, length_ms: int, number: int, options: argparse.Namespace
-) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
-    """(method, filled clip, gap in samples)."""
-    from sfumato.systems import conffusion
+Named = Iterator[tuple[str, np.ndarray]]
+
+
+def classical_fills(
+    clean: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, number: int, options: argparse.Namespace
+) -> Named:
+    """Silence, extrapolation, Janssen, and a draw of the AR posterior."""
     from sfumato.tasks import fill as fills
-    from sfumato.tasks.repair import Settings, choose
-    from sfumato.tasks.windows import fill_group
 
-    length = round(length_ms * 1e-3 * rate)
-    offset = int(np.random.default_rng([options.seed, number]).integers(-rate // 4, rate // 4))
-    start = clean.shape[1] // 2 - length // 2 + offset
-    gap = (start, start + length)
-    source = Clip(clean, rate)
-    model = loaded(options.model)
-
-    def pasted(samples: np.ndarray) -> np.ndarray:
-        out = clean.copy()
-        out[:, start : start + length] = samples
-        return out
-
-    def run(function: Any) -> np.ndarray:
-        return fill_group(source, [gap], [gap], function)
-
-    seed = options.seed * 1_000_003 + number
-    mirrored = Settings(method="diffusion", draws=16, seed=seed, temperature=options.temperature, steps=options.steps)
-    if options.risk:
-        whole = run(choose(mirrored.model_copy(update={"draws": 2}), model, length_ms / 1e3)[1])
-        mean = run(lambda window: fills.fill_ar_mean(window, 2, seed, model))[0]
-        for spread in SPREADS:
-            yield f"spread {spread:g}", pasted(mean + spread * (whole[0] - mean)), gap
-        yield "ar draw", pasted(run(lambda window: fills.fill_ar(window, 1, seed, None))[0]), gap
-        return
-    yield "zero", pasted(np.zeros((1, length))), gap
-    classical = {"extrapolation": fills.fill_extrapolate, "janssen": fills.fill_janssen, "ar draw": fills.fill_ar}
-    if number < options.aspain_clips:
-        classical["aspain"] = fills.fill_aspain
-    for name, function in classical.items():
-        yield name, pasted(run(lambda window, function=function: function(window, 1, seed, None))[0]), gap
-    auto = mirrored.model_copy(update={"method": "auto"})
-    draws = run(choose(auto, model, length_ms / 1e3)[1])
-    alone = mirrored.model_copy(update={"draws": 1})
-    full = draws if conffusion.spread(model.card.figures, length_ms / 1e3) == 1.0 else run(choose(alone, model, 0.0)[1])
-    yield "diffusion", pasted(full[0]), gap
-    yield "auto", pasted(draws[0]), gap
-    yield "auto, mean of 16", pasted(draws.mean(axis=0)), gap
+    yield "zero", np.zeros((1, gap[1] - gap[0]))
+    seed = seed_of(number, options)
+    for name, function in (
+        ("extrapolation", fills.fill_extrapolate),
+        ("janssen", fills.fill_janssen),
+        ("ar draw", fills.fill_ar),
+    ):
+        yield name, filled(clean, gap, rate, lambda window, function=function: function(window, 1, seed, None))[0]
 
 
-class Clip:
-    """An array as a source of windows."""
+def aspain_fills(
+    clean: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, number: int, options: argparse.Namespace
+) -> Named:
+    """A-SPAIN, by far the slowest."""
+    from sfumato.tasks.fill import fill_aspain
 
-    def __init__(self, audio: np.ndarray, sample_rate: int) -> None:
-        self.audio, self.sample_rate = audio, sample_rate
-        self.channels, self.n_samples = audio.shape
+    yield "aspain", filled(clean, gap, rate, lambda window: fill_aspain(window, 1, 0, None))[0]
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples of all channels."""
-        return self.audio[:, start:stop]
+
+def learned_fills(
+    clean: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, number: int, options: argparse.Namespace
+) -> Named:
+    """A single diffusion draw, what `method auto` pastes, and the mean of 16 draws of that."""
+    from sfumato.systems import conffusion
+    from sfumato.tasks.repair import choose
+
+    model, auto = loaded(options.model), settings_of(number, options, "auto")
+    draws = filled(clean, gap, rate, choose(auto, model, length_ms / 1e3)[1])
+    if conffusion.spread(model.card.figures, length_ms / 1e3) == 1.0:
+        yield "diffusion", draws[0]
+    else:
+        yield "diffusion", filled(clean, gap, rate, choose(settings_of(number, options), model, length_ms / 1e3)[1])[0]
+    yield "auto", draws[0]
+    yield "auto, mean of 16", draws.mean(axis=0)
+
+
+def risk_fills(
+    clean: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, number: int, options: argparse.Namespace
+) -> Named:
+    """Spreads of the random part, from the AR mean to a full draw: what `method auto` chooses among."""
+    from sfumato.tasks import fill as fills
+    from sfumato.tasks.repair import choose
+
+    seed = seed_of(number, options)
+    whole = filled(clean, gap, rate, choose(settings_of(number, options), loaded(options.model), length_ms / 1e3)[1])
+    mean = filled(clean, gap, rate, lambda window: fills.fill_ar_mean(window, 2, seed, None))[0]
+    for spread in SPREADS:
+        yield f"spread {spread:g}", mean + spread * (whole[0] - mean)
+    yield "ar draw", filled(clean, gap, rate, lambda window: fills.fill_ar(window, 1, seed, None))[0]
+
+
+FILLS: dict[str, Callable[..., Named]] = {
+    "classical": classical_fills,
+    "aspain": aspain_fills,
+    "learned": learned_fills,
+    "risk": risk_fills,
+}
+
+
+def seed_of(number: int, options: argparse.Namespace) -> int:
+    """A clip's own seed."""
+    return int(options.seed * 1_000_003 + number)
+
+
+def settings_of(number: int, options: argparse.Namespace, method: str = "diffusion") -> Any:
+    """Settings of a repair: 16 draws where they are averaged."""
+    from sfumato.tasks.repair import Settings
+
+    draws = 16 if method == "auto" else 2
+    given = {name: getattr(options, name) for name in ("temperature", "steps") if getattr(options, name) is not None}
+    return Settings(method=method, draws=draws, seed=seed_of(number, options), **given)
+
+
+def filled(clean: np.ndarray, gap: tuple[int, int], rate: int, fill: Any) -> np.ndarray:
+    """Draws ``(draws, 1, samples of the gap)``."""
+    from sfumato.tasks.windows import Clip, fill_group
+
+    known = clean.copy()
+    known[:, gap[0] : gap[1]] = 0.0  # nothing of the truth is handed over
+    return fill_group(Clip(known, rate), [gap], [gap], fill)
 
 
 _MODELS: dict[str, Any] = {}
@@ -159,7 +200,7 @@ def loaded(name: str) -> Any:
 
 
 def judge(
-    clean: np.ndarray, fill: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, options: argparse.Namespace
+    clean: np.ndarray, fill: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, family: str
 ) -> dict[str, float]:
     """Every figure of one fill."""
     from sfumato.metrics.band_distance import band_distance_db, band_errors_db
@@ -177,9 +218,9 @@ def judge(
         "lsd": log_spectral_distance_db(clean, fill, gap),
         "high": high_band_bias_db(clean, fill, gap, rate),
     }
-    if options.risk or length_ms in LISTENED_MS:
+    if family == "risk" or length_ms in LISTENED_MS:
         out["zimtohrli"] = zimtohrli_distance(clean, fill, gap, rate)
-    if not options.risk:
+    if family != "risk":
         edges = seam(clean, fill, gap, rate, n_places=300)
         out |= {"jump": edges.jump, "spike": edges.spike, "step": edges.step}
     return out
@@ -197,9 +238,14 @@ def embed(audio: np.ndarray, rate: int) -> np.ndarray:
 
 
 def read(out: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every clip's body, and its recording."""
-    bodies = [json.loads(path.read_text()) for path in sorted(out.glob("clip-*.json"))]
-    return bodies, [f"{body['source']}/{body['recording']}" for body in bodies]
+    """Every clip's body, its families joined, and its recording."""
+    bodies: dict[int, dict[str, Any]] = {}
+    for path in sorted(out.glob("clip-*.json")):
+        body = json.loads(path.read_text())
+        joined = bodies.setdefault(body["clip"], body)
+        if joined is not body:
+            joined["results"] += body["results"]
+    return list(bodies.values()), [f"{body['source']}/{body['recording']}" for body in bodies.values()]
 
 
 def column(bodies: list[dict[str, Any]], length_ms: int, method: str, figure: str) -> np.ndarray:
@@ -276,21 +322,31 @@ def print_frechet(out: Path, bodies: list[dict[str, Any]], methods: list[str], l
     """Fréchet distances of the embeddings to those of the clean clips."""
     from sfumato.metrics.frechet import frechet_distance, gaussian
 
-    files = [out / f"clip-{body['clip']:04d}.npz" for body in bodies]
-    if not all(path.exists() for path in files):
+    stored = {
+        body["clip"]: {
+            key: value
+            for path in sorted(out.glob(f"clip-{body['clip']:04d}.*.npz"))
+            for key, value in np.load(path).items()
+        }
+        for body in bodies
+    }
+    if not all("clean" in embeddings for embeddings in stored.values()):
         return
-    loaded_files = [np.load(path) for path in files]
-    clean = gaussian(np.concatenate([f["clean"] for f in loaded_files]))
-    longer = [ms for ms in lengths if f"{ms}|diffusion" in loaded_files[0]]
+    longer = [ms for ms in lengths if ms in LISTENED_MS]
     print("### Fréchet distance of musicnn embeddings to the clean clips (lower is better)\n")
     print("| method | " + " | ".join(f"{ms} ms" for ms in longer) + " |")
     print("|---" * (len(longer) + 1) + "|")
-    for method in (m for m in methods if f"{longer[0]}|{m}" in loaded_files[0]):
-        cells = [
-            f"{frechet_distance(*gaussian(np.concatenate([f[f'{ms}|{method}'] for f in loaded_files])), *clean):.4f}"
-            for ms in longer
-        ]
-        print(f"| {method} | " + " | ".join(cells) + " |")
+    for method in methods:
+        cells = []
+        for ms in longer:
+            own = [e for e in stored.values() if f"{ms}|{method}" in e]
+            if len(own) < 2:
+                break
+            fill, clean = (gaussian(np.concatenate([e[key] for e in own])) for key in (f"{ms}|{method}", "clean"))
+            n = "" if len(own) == len(bodies) else f" (n = {len(own)})"
+            cells.append(f"{frechet_distance(*fill, *clean):.4f}{n}")
+        if cells:
+            print(f"| {method} | " + " | ".join(cells) + " |")
     print()
 
 
@@ -317,12 +373,15 @@ def print_risk(out: Path) -> None:
 
 def keep_to(options: argparse.Namespace) -> None:
     """Refuse to mix results of different options in one folder."""
-    fixed = ("split", "model", "lengths", "seed", "temperature", "steps", "risk", "embed")
-    given = json.dumps({name: str(getattr(options, name)) for name in fixed}, indent=1)
-    path = options.out / "options.json"
-    if path.exists() and path.read_text() != given:
-        raise SystemExit(f"{options.out} holds results of other options ({path}). Choose another folder.")
-    path.write_text(given)
+    for family in options.families:
+        fixed = ["split", "lengths", "seed", "embed"]
+        if family in ("learned", "risk"):
+            fixed += ["model", "temperature", "steps"]
+        given = json.dumps({name: str(getattr(options, name)) for name in fixed}, indent=1)
+        path = options.out / f"options.{family}.json"
+        if path.exists() and path.read_text() != given:
+            raise SystemExit(f"{options.out} holds results of other options ({path}). Choose another folder.")
+        path.write_text(given)
 
 
 def main() -> None:
@@ -335,30 +394,27 @@ def main() -> None:
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--clips", type=int, default=104)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS_MS), metavar="MS")
-    parser.add_argument("--aspain-clips", type=int, default=26, help="clips that A-SPAIN, by far the slowest, gets")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["classical", "learned"])
+    parser.add_argument("--temperature", type=float, help="default: that of sfumato repair")
+    parser.add_argument("--steps", type=int, help="default: that of sfumato repair")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--risk", action="store_true", help="measure spreads of the random part instead of methods")
     parser.add_argument("--embed", action="store_true", help="also store embeddings for the Fréchet distance")
     options = parser.parse_args()
     if options.what == "measure":
         from sfumato.data import manifest
 
-        if options.risk and options.split != "validation":
-            parser.error("--risk is measured on validation: what auto goes by must not have seen the test split")
+        if "risk" in options.families and options.split != "validation":
+            parser.error("risk is measured on validation: what auto goes by must not have seen the test split")
         options.out.mkdir(parents=True, exist_ok=True)
         keep_to(options)
         rows = [row for row in manifest.read(options.data / "manifest.jsonl") if row.split == options.split]
         rows = [row for row in rows if row.seconds > CLIP_S + 1 and not row.rendered]
-        jobs = [
-            (*clip, options.data, options.out, options)
-            for clip in clips(rows, options.data, options.clips, options.seed)
-        ]
+        chosen = list(clips(rows, options.data, options.clips, options.seed))
+        jobs = [(*clip, family, options) for family in options.families for clip in chosen]
         with ProcessPoolExecutor(options.processes) as pool:
-            for done, number in enumerate(pool.map(measure_clip, jobs), start=1):
-                print(f"{done}/{len(jobs)} clip {number}", flush=True)
+            for done, name in enumerate(pool.map(measure_clip, jobs), start=1):
+                print(f"{done}/{len(jobs)} {name}", flush=True)
     elif options.what == "table":
         print_table(options.out)
     else:

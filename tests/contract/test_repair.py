@@ -202,6 +202,7 @@ def test_routing_follows_the_measured_risk() -> None:
 
 
 def test_a_file_and_its_report(tiny: Path, tmp_path: Path) -> None:
+    import hashlib
     import json
 
     import soundfile as sf
@@ -220,6 +221,7 @@ def test_a_file_and_its_report(tiny: Path, tmp_path: Path) -> None:
     assert gap["kind"] == "zeros" and gap["method"] == "diffusion"
     assert gap["start"] <= 20000 / RATE and gap["stop"] >= 21000 / RATE
     assert body["provenance"]["model"]["name"] == "tiny"
+    assert body["input_sha256"] == hashlib.sha256(before).hexdigest()
     written, read = sf.read(out, dtype="int16")[0], sf.read(source, dtype="int16")[0]
     start, stop = round(gap["start"] * RATE), round(gap["stop"] * RATE)
     np.testing.assert_array_equal(written[:start], read[:start])

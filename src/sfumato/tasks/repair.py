@@ -26,7 +26,7 @@ from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
 from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, fill_group, plan
+from sfumato.tasks.windows import MAX_GAP_S, Clip, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -200,25 +200,6 @@ def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[st
     )
 
 
-@dataclass(frozen=True)
-class _Array:
-    """An array as a source."""
-
-    audio: Array
-    sample_rate: int
-
-    @property
-    def channels(self) -> int:
-        return len(self.audio)
-
-    @property
-    def n_samples(self) -> int:
-        return int(self.audio.shape[1])
-
-    def read(self, start: int, stop: int) -> Array:
-        return self.audio[:, start:stop]
-
-
 def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap], list[str], list[Skipped]]:
     """Damaged stretches of a recording: gaps that can be filled, their kinds, and what must be left alone."""
     gaps: list[Gap] = []
@@ -323,7 +304,7 @@ def repair(
             raise InputError(f"An array needs its sample_rate in Hz, above 0; given was {sample_rate}.")
         if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
-    source = _Array(whole, sample_rate)
+    source = Clip(whole, sample_rate)
     chosen, kinds, skipped = gaps_of(source, gaps, _blocks(whole))
     model = load_model(settings) if chosen else None
     out = whole.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -133,6 +134,7 @@ def repair_file(
         finished = time.perf_counter()
         body = {
             "input": os.fspath(source),
+            "input_sha256": _sha256(Path(source)),
             "output": os.fspath(destination),
             "sample_rate": rate,
             "channels": cut.channels,
@@ -152,6 +154,12 @@ def repair_file(
         }
         write_atomically(path, (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
     return Outcome(destination, path, picture, tuple(excerpts), rows, left, time.perf_counter() - began)
+
+
+def _sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _row(gap: Repaired, rate: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +45,29 @@ class Source(Protocol):
 
     def read(self, start: int, stop: int) -> Array:
         """Samples ``(channels, stop - start)``."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An array as a source."""
+
+    audio: Array
+    """``(channels, n_samples)``."""
+    sample_rate: int
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.audio)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per channel."""
+        return int(self.audio.shape[1])
+
+    def read(self, start: int, stop: int) -> Array:
+        """Samples ``(channels, stop - start)``."""
+        return self.audio[:, start:stop]
 
 
 def plan(gaps: Sequence[Gap], sample_rate: int) -> list[list[Gap]]:

@@ -77,7 +77,7 @@ class Zero(nn.Module):
     """A network that has learnt nothing."""
 
     def forward(self, x: torch.Tensor, c_noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        return 0 * x
+        return 0 * torch.cat([x, x], dim=1)
 
 
 def test_the_loss_of_a_network_that_predicts_nothing_is_one() -> None:
@@ -90,22 +90,44 @@ def test_the_loss_of_a_network_that_predicts_nothing_is_one() -> None:
         "clean": torch.from_numpy(clean).float(),
         "condition": torch.from_numpy(np.stack([view.condition] * 8)),
     }
-    total = conffusion.loss(Zero(), batch, config, BatchNoise(0, 0, 8), "denoise")["total"]
-    assert float(total) == pytest.approx(1.0, abs=0.03)
+    weighted = conffusion.loss(Zero(), batch, config, BatchNoise(0, 0, 8), "denoise")["weighted"]
+    assert float(weighted) == pytest.approx(1.0, abs=0.03)
 
 
-def test_temperature_scales_the_departure_from_the_expectation() -> None:
+def trained(log_variance: float) -> tuple[conffusion.Config, nn.Module]:
+    """A network whose levels are random and whose log-variance, in units of its own error, is a constant."""
     config = conffusion.Config()
     torch.manual_seed(0)
     network = conffusion.build(config).eval()
-    nn.init.normal_(network.last[-1].weight, std=0.02)
+    last = network.last[-1]
+    nn.init.normal_(last.weight[:1], std=0.02)
+    nn.init.constant_(last.bias[1], log_variance)
+    return config, network
+
+
+def drawn(log_variance: float, temperature: float) -> tuple[np.ndarray, conffusion.Picture]:
+    config, network = trained(log_variance)
     known, touched = flags()
     view = conffusion.picture(levels(8), levels(9), known, touched)
+    return conffusion.draw_levels(network, config, [view], seed=1, item=2, steps=4, temperature=temperature)[0], view
 
-    def drawn(temperature: float) -> np.ndarray:
-        return conffusion.draw_levels(network, config, [view], seed=1, item=2, steps=4, temperature=temperature)[0]
 
-    cold, warm, hot = drawn(0.0), drawn(0.5), drawn(1.0)
-    np.testing.assert_allclose(warm - cold, 0.5 * (hot - cold), atol=1e-3)
-    assert np.abs((hot - cold)[:, touched]).max() > 0.5
-    np.testing.assert_array_equal(hot[:, known], view.base_db[:, known])
+def test_temperature_scales_the_departure_from_the_expectation() -> None:
+    (cold, view), (warm, _), (hot, _) = (drawn(-30.0, temperature) for temperature in (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(warm - cold, 0.5 * (hot - cold), atol=5e-3)
+    assert np.abs((hot - cold)[:, view.touched]).max() > 0.5
+    np.testing.assert_array_equal(hot[:, ~view.touched], view.base_db[:, ~view.touched])
+
+
+def test_what_is_not_drawn_of_the_swing_is_made_up_for_in_power() -> None:
+    """Levels of variance v (dB^2) whose mean is lifted by ln(10)/20 v have the mean power they had before."""
+    config = conffusion.Config()
+    out = config.sigma_max * config.sigma_data / np.hypot(config.sigma_max, config.sigma_data)
+    for log_variance, temperature in ((-1.0, 0.0), (0.3, 0.0), (0.3, 0.6)):
+        (lifted, view), (plain, _) = drawn(log_variance, temperature), drawn(-30.0, temperature)
+        variance_db = conffusion.SCALE_DB**2 * out**2 * np.exp(log_variance) * (1.0 - temperature**2)
+        swing = np.random.default_rng(0).normal(0.0, np.sqrt(variance_db), 2_000_000)
+        in_power = 10.0 * np.log10(np.mean(10.0 ** (swing / 10.0)))
+        wanted = conffusion.POWER_SHARE * in_power
+        np.testing.assert_allclose((lifted - plain)[:, view.touched], wanted, atol=0.05)
+        np.testing.assert_array_equal((lifted - plain)[:, ~view.touched], 0.0)

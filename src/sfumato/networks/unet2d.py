@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Config(Settings):
     """Shape of the network."""
 
-    channels: int = Field(1, ge=1, description="channels of the picture, in and out")
+    channels: int = Field(1, ge=1, description="channels of the picture")
+    out_channels: int | None = Field(None, ge=1, description="channels of the output; none: those of the picture")
     condition_channels: int = Field(0, ge=0, description="channels of the condition, joined to the input")
     widths: tuple[int, ...] = Field((32, 64, 128, 192), description="channels of each level, finest first")
     blocks: int = Field(1, ge=1, description="residual blocks per level and direction")
@@ -38,7 +39,7 @@ class Config(Settings):
 
 
 class UNet2d(nn.Module):
-    """Maps ``(x, c_noise, condition)`` to a picture shaped like `x`, whose sides 2^(levels - 1) must divide."""
+    """Maps ``(x, c_noise, condition)`` to a picture with the sides of `x`, which 2^(levels - 1) must divide."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class UNet2d(nn.Module):
             below = widths[min(level + 1, len(widths) - 1)]
             c = widths[level]
             self.up.append(nn.ModuleList(_Block(below + c if i == 0 else c, c, width) for i in range(config.blocks)))
-        out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        out = nn.Conv2d(widths[0], config.out_channels or config.channels, 3, padding=1)
         nn.init.zeros_(out.weight)
         self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), out)
 
@@ -69,7 +70,7 @@ class UNet2d(nn.Module):
         x: Float[Tensor, "b c f t"],
         c_noise: Float[Tensor, " b"],
         condition: Float[Tensor, "b k f t"] | None = None,
-    ) -> Float[Tensor, "b c f t"]:
+    ) -> Float[Tensor, "b o f t"]:
         """The network's raw output, before preconditioning."""
         angle = c_noise[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angle.cos(), angle.sin()], dim=1))

@@ -32,6 +32,7 @@ from sfumato.metrics.bootstrap import bootstrap
 from sfumato.metrics.log_spectral_distance import log_spectral_distance_db
 from sfumato.metrics.sdr import sdr_db
 from sfumato.networks import unet1d, unet2d
+from sfumato.signal import gap_levels
 from sfumato.signal.autoregressive import burg, posterior
 from sfumato.signal.levels import Grid
 from sfumato.signal.mdct import imdct, mdct
@@ -208,14 +209,14 @@ class _BandLevels:
         return conffusion.build(self.config)
 
     def prepare(self, example: Example) -> Item:
-        known, touched = conffusion.frames_of(example.known, np.ones(N, dtype=bool), ~example.known, self.grid)
-        view = conffusion.picture(self.grid.levels(example.mean), self.grid.levels(example.draw), known, touched)
-        target = torch.from_numpy(conffusion.target(self.grid.levels(example.clean), view))
+        known, touched = gap_levels.frames_of(example.known, np.ones(N, dtype=bool), ~example.known, self.grid)
+        view = gap_levels.picture(self.grid.levels(example.mean), self.grid.levels(example.draw), known, touched)
+        target = torch.from_numpy(gap_levels.target(self.grid.levels(example.clean), view))
         flag = torch.from_numpy(touched).float().expand(1, 1, -1)
         return Item(target.half(), torch.from_numpy(view.condition).half(), flag, torch.zeros_like(target), view)
 
     def render(self, x: Tensor, example: Example, item: Item) -> Array:
-        wanted = item.view.base_db + conffusion.SCALE_DB * x[0].double().numpy()
+        wanted = item.view.base_db + gap_levels.SCALE_DB * x[0].double().numpy()
         return conffusion.apply_levels(example.mean, example.draw, example.known, wanted, self.grid)
 
 

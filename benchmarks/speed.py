@@ -151,7 +151,7 @@ def cqtdiff(checkout: Path) -> Iterator[Row]:
 
     from sfumato.audio import open_recording
     from sfumato.model import load
-    from sfumato.systems.conffusion import N_FRAMES
+    from sfumato.signal.gap_levels import N_FRAMES
     from sfumato.tasks.repair import Settings
     from sfumato.tasks.repair import repair as fill
 

@@ -1,15 +1,16 @@
-"""The inpainter's pictures and loss against what they must be by construction."""
+"""The inpainter's loss and draws against what they must be by construction."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sfumato.signal import gap_levels
 from sfumato.signal.levels import N_BANDS
 from sfumato.systems import conffusion
 from sfumato.train import BatchNoise
 
-FRAMES = conffusion.N_FRAMES
+FRAMES = gap_levels.N_FRAMES
 
 
 def levels(seed: int) -> np.ndarray:
@@ -20,57 +21,6 @@ def flags(start: int = 100, stop: int = 120) -> tuple[np.ndarray, np.ndarray]:
     touched = np.zeros(FRAMES, dtype=bool)
     touched[start:stop] = True
     return ~touched, touched
-
-
-def test_a_picture_does_not_depend_on_loudness_or_colour() -> None:
-    known, touched = flags()
-    mean, draw = levels(0), levels(1)
-    tilt = np.linspace(0, -20, N_BANDS)[:, None] + 3.0
-    a = conffusion.picture(mean, draw, known, touched)
-    b = conffusion.picture(mean + tilt, draw + tilt, known, touched)
-    np.testing.assert_allclose(a.condition[:6], b.condition[:6], atol=1e-4)
-    np.testing.assert_allclose(b.base_db - a.base_db, np.broadcast_to(tilt, a.base_db.shape), atol=1e-6)
-
-
-def test_the_base_is_a_straight_line_between_the_edges() -> None:
-    known, touched = flags()
-    ramp = np.linspace(-60, -20, FRAMES)[None] + np.zeros((N_BANDS, 1))
-    view = conffusion.picture(np.where(known, ramp, -90), np.where(known, ramp, -90), known, touched)
-    np.testing.assert_allclose(view.base_db, ramp, atol=0.3)
-    np.testing.assert_allclose(conffusion.target(ramp, view), 0.0, atol=0.03)
-
-
-def test_nothing_of_the_truth_in_the_gap_reaches_the_network() -> None:
-    known, touched = flags()
-    mean, draw = levels(2), levels(3)
-    view = conffusion.picture(mean, draw, known, touched)
-    assert (view.condition[0][:, touched] == 0).all()
-    assert (view.condition[3:6][:, :, ~touched] == 0).all()
-
-
-def test_a_target_restores_the_clean_levels() -> None:
-    known, touched = flags()
-    clean = levels(4)
-    view = conffusion.picture(np.where(known, clean, -60), np.where(known, clean, -50), known, touched)
-    restored = view.base_db + conffusion.SCALE_DB * conffusion.target(clean, view)[0]
-    np.testing.assert_allclose(restored[:, touched], clean[:, touched], atol=1e-4)
-
-
-def test_frames_of_a_gap_and_of_a_recordings_edge() -> None:
-    from sfumato.signal.levels import Grid
-
-    n = conffusion.window_samples(44100)
-    grid = Grid(n, 44100)
-    assert grid.n_frames == FRAMES
-    inside = np.ones(n, dtype=bool)
-    inside[:30000] = False
-    known = inside.copy()
-    known[60000:70000] = False
-    own = inside & ~known
-    k, t = conffusion.frames_of(known, inside, own, grid)
-    assert not (k & t).any()
-    assert not k[: 30000 // 512 + 1].any() and not t[: 30000 // 512 + 1].any()
-    assert t[60000 // 512 + 3 : 70000 // 512 - 3].all()
 
 
 class Zero(nn.Module):
@@ -84,7 +34,7 @@ def test_the_loss_of_a_network_that_predicts_nothing_is_one() -> None:
     config = conffusion.Config()
     known, touched = flags(60, 200)
     random = np.random.default_rng(5)
-    view = conffusion.picture(levels(6), levels(7), known, touched)
+    view = gap_levels.picture(levels(6), levels(7), known, touched)
     clean = config.sigma_data * random.standard_normal((8, 1, N_BANDS, FRAMES)) * touched
     batch = {
         "clean": torch.from_numpy(clean).float(),
@@ -105,10 +55,10 @@ def trained(log_variance: float) -> tuple[conffusion.Config, nn.Module]:
     return config, network
 
 
-def drawn(log_variance: float, temperature: float) -> tuple[np.ndarray, conffusion.Picture]:
+def drawn(log_variance: float, temperature: float) -> tuple[np.ndarray, gap_levels.Picture]:
     config, network = trained(log_variance)
     known, touched = flags()
-    view = conffusion.picture(levels(8), levels(9), known, touched)
+    view = gap_levels.picture(levels(8), levels(9), known, touched)
     return conffusion.draw_levels(network, config, [view], seed=1, item=2, steps=4, temperature=temperature)[0], view
 
 
@@ -125,7 +75,7 @@ def test_what_is_not_drawn_of_the_swing_is_made_up_for_in_power() -> None:
     out = config.sigma_max * config.sigma_data / np.hypot(config.sigma_max, config.sigma_data)
     for log_variance, temperature in ((-1.0, 0.0), (0.3, 0.0), (0.3, 0.6)):
         (lifted, view), (plain, _) = drawn(log_variance, temperature), drawn(-30.0, temperature)
-        variance_db = conffusion.SCALE_DB**2 * out**2 * np.exp(log_variance) * (1.0 - temperature**2)
+        variance_db = gap_levels.SCALE_DB**2 * out**2 * np.exp(log_variance) * (1.0 - temperature**2)
         swing = np.random.default_rng(0).normal(0.0, np.sqrt(variance_db), 2_000_000)
         in_power = 10.0 * np.log10(np.mean(10.0 ** (swing / 10.0)))
         wanted = conffusion.POWER_SHARE * in_power

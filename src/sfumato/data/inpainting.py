@@ -22,6 +22,7 @@ from torch import Tensor
 from sfumato.data.manifest import Row
 from sfumato.diffusion import noise
 from sfumato.errors import InputError, ResourceError
+from sfumato.signal import gap_levels
 from sfumato.signal.autoregressive import burg, feasible_order, order_of, posterior, runs
 from sfumato.signal.levels import N_BANDS, Grid
 from sfumato.systems import conffusion
@@ -47,7 +48,7 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
     while True:
         row = rows[int(random.choice(len(rows), p=weights / weights.sum()))]
         rate = row.sample_rate
-        n = conffusion.window_samples(rate)
+        n = gap_levels.window_samples(rate)
         total = int(row.seconds * rate)
         if total < n + rate:
             continue
@@ -78,7 +79,7 @@ def example(rows: Sequence[Row], root: Path, seed: int, index: int) -> tuple[NDA
     mean, draw = _fill(x, known, inside, context, order, random)
     grid = Grid(n, rate)
     levels = np.stack([grid.levels(signal) for signal in (x, mean, draw)])
-    flags = np.stack(conffusion.frames_of(known, inside, inside & ~known, grid))
+    flags = np.stack(gap_levels.frames_of(known, inside, inside & ~known, grid))
     return levels.astype(np.float16), flags.astype(np.int8)
 
 
@@ -187,5 +188,5 @@ class Bank:
                 levels = levels.copy()
                 levels[:, int((0.5 + 0.5 * u[3]) * N_BANDS) :] = -140.0
         clean, mean, draw = levels
-        view = conffusion.picture(mean, draw, flags[0], flags[1])
-        return {"clean": conffusion.target(clean, view), "condition": view.condition}
+        view = gap_levels.picture(mean, draw, flags[0], flags[1])
+        return {"clean": gap_levels.target(clean, view), "condition": view.condition}

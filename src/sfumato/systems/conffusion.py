@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +37,8 @@ from torch import Tensor, nn
 from sfumato.config import Settings
 from sfumato.diffusion import guide, noise, precondition, sample, schedule
 from sfumato.networks import unet2d
-from sfumato.signal.levels import HOP_S, Grid, shape
+from sfumato.signal import gap_levels
+from sfumato.signal.levels import Grid, shape
 
 if TYPE_CHECKING:
     from sfumato.train import BatchNoise
@@ -55,14 +55,8 @@ PAPER = {
 }
 TURNS = ("denoise",)
 
-N_FRAMES = 256
-"""Frames of a picture: 2.97 s."""
-
 _ORDERS_S = ((0.2, (2048 / 44100, 1024 / 44100)), (0.5, (1024 / 44100, 512 / 44100)), (np.inf, (512 / 44100,)))
 
-SCALE_DB = 10.0
-RANGE_DB = 90.0
-_EDGE_FRAMES = 4
 _SURPRISE_WEIGHT = 0.1
 POWER_SHARE = 0.5
 """How much of the gap between levels in dB and in power the fill makes up for; chosen on validation recordings: 0 has
@@ -88,89 +82,12 @@ def build(config: Config) -> nn.Module:
     return unet2d.UNet2d(config.network)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What the network sees and predicts for one clip, all in whitened levels (units of 10 dB)."""
-
-    condition: NDArray[np.float32]
-    """``(7, bands, frames)``: known levels, known flag, to-be-filled flag, AR mean, AR draw, line, loudness."""
-    base_db: Array
-    """``(bands, frames)``: the straight line between the edges, in dB; a prediction is added to it."""
-    touched: Known
-    """``(frames,)``: frames that hold missing samples and are to be filled."""
-
-
-def picture(mean_db: Array, draw_db: Array, known: Known, touched: Known) -> Picture:
-    """The network's view of a clip.
-
-    Parameters
-    ----------
-    mean_db, draw_db
-        Levels of the clip filled with the AR posterior's mean and with one of its draws, ``(bands, frames)``. In
-        `known` frames both are the recording's own levels.
-    known
-        Frames of the recording that nothing is missing from; neither known nor `touched` is outside the recording.
-    touched
-        Frames to fill.
-    """
-    loudest = float(mean_db[:, known].max()) if known.any() else float(draw_db[:, touched].max())
-    mean_db, draw_db = (np.maximum(level, loudest - RANGE_DB) for level in (mean_db, draw_db))
-    distance = _distance(touched)
-    if known.any():
-        weight = known / (1.0 + distance / 20.0)
-        centre = (mean_db * weight).sum(axis=1, keepdims=True) / weight.sum()
-    else:
-        centre = draw_db[:, touched].mean(axis=1, keepdims=True)
-    base = _straight(np.where(known, mean_db, draw_db), known, touched)
-    channels = [
-        np.where(known, (mean_db - centre) / SCALE_DB, 0.0),
-        np.broadcast_to(known, mean_db.shape),
-        np.broadcast_to(touched, mean_db.shape),
-        np.where(touched, (mean_db - centre) / SCALE_DB, 0.0),
-        np.where(touched, (draw_db - centre) / SCALE_DB, 0.0),
-        np.where(touched, (base - centre) / SCALE_DB, 0.0),
-        np.broadcast_to((centre - loudest) / (4.0 * SCALE_DB) + 1.0, mean_db.shape),
-    ]
-    return Picture(np.stack(channels).astype(np.float32), base, touched)
-
-
-def target(clean_db: Array, view: Picture) -> NDArray[np.float32]:
-    """The deviation to be predicted, ``(1, bands, frames)``, for a clip whose true levels are known."""
-    deviation = np.maximum(clean_db, view.base_db - RANGE_DB) - view.base_db
-    return np.where(view.touched, np.clip(deviation / SCALE_DB, -6.0, 6.0), 0.0)[None].astype(np.float32)
-
-
-def _distance(touched: Known) -> Array:
-    """Frames to the nearest touched frame."""
-    index = np.flatnonzero(touched)
-    frames = np.arange(len(touched))
-    return np.asarray(np.min(np.abs(frames[:, None] - index[None, :]), axis=1), dtype=np.float64)
-
-
-def _straight(levels: Array, known: Known, touched: Known) -> Array:
-    """`levels` with each run of touched frames replaced by a line between the mean levels just outside it."""
-    base = levels.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], touched, [False]]).astype(np.int8)))
-    for start, stop in edges.reshape(-1, 2):
-        before, after = known.copy(), known.copy()
-        before[start:], after[:stop] = False, False
-        left, right = np.flatnonzero(before)[-_EDGE_FRAMES:], np.flatnonzero(after)[:_EDGE_FRAMES]
-        left = left[left >= start - 4 * _EDGE_FRAMES]
-        right = right[right < stop + 4 * _EDGE_FRAMES]
-        if len(left) or len(right):
-            a = levels[:, left if len(left) else right].mean(axis=1, keepdims=True)
-            b = levels[:, right if len(right) else left].mean(axis=1, keepdims=True)
-            share = (np.arange(stop - start) + 1.0) / (stop - start + 1.0)
-            base[:, start:stop] = a * (1.0 - share) + b * share
-    return base
-
-
 def loss(
     network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
 ) -> dict[str, Tensor]:
     """EDM's weighted squared error [3]_ over the touched frames, and the surprise of the variance it comes with.
 
-    `batch` holds "clean" ``(b, 1, bands, frames)`` from `target` and "condition" ``(b, 7, bands, frames)``. The
+    `batch` holds "clean" ``(b, 1, bands, frames)`` and "condition" ``(b, 7, bands, frames)`` from `gap_levels`. The
     surprise is a Gaussian's negative log-likelihood of the error, whose gradient reaches the variance alone [4]_.
     """
     clean, condition = batch["clean"], batch["condition"]
@@ -192,7 +109,7 @@ def loss(
 
 
 def _guess(network: nn.Module, condition: Tensor, config: Config) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Denoised deviation and log-variance of its error, both in units of `SCALE_DB` and of the shape of `x`.
+    """Denoised deviation and log-variance of its error, both in units of `gap_levels.SCALE_DB` and of the shape of `x`.
 
     EDM's scalings; the second output is the log-variance of the network's own error, before it is scaled.
     """
@@ -211,7 +128,7 @@ def _guess(network: nn.Module, condition: Tensor, config: Config) -> Callable[[T
 def draw_levels(
     network: nn.Module,
     config: Config,
-    views: list[Picture],
+    views: list[gap_levels.Picture],
     *,
     seed: int,
     item: int,
@@ -239,7 +156,7 @@ def draw_levels(
     top = torch.full((len(views),), config.sigma_max)
     deviation, log_variance = guess(torch.zeros_like(condition[:, :1]), top)
     undrawn = (1.0 - temperature**2) * log_variance.exp()
-    lift = POWER_SHARE * (math.log(10.0) / 20.0) * SCALE_DB * undrawn
+    lift = POWER_SHARE * (math.log(10.0) / 20.0) * gap_levels.SCALE_DB * undrawn
     if temperature > 0.0:
         sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
         pairs = [
@@ -250,34 +167,13 @@ def draw_levels(
         drawn = sample.last(sample.dpmpp_2m(denoise, config.sigma_max * torch.stack(pairs) * touched, sigmas))
         deviation = deviation + temperature * (drawn - deviation)
     levels = ((deviation + lift) * touched)[:, 0]
-    return [v.base_db + SCALE_DB * d.double().numpy() for v, d in zip(views, levels, strict=True)]
-
-
-def frames_of(known: Known, inside: Known, own: Known, grid: Grid) -> tuple[Known, Known]:
-    """Known and touched frames of a window.
-
-    Parameters
-    ----------
-    known
-        Observed samples; False also where the window reaches out of the recording.
-    inside
-        Samples of the recording.
-    own
-        Missing samples that are to be filled.
-    """
-    centre = np.minimum(np.arange(grid.n_frames) * grid.hop_length, grid.n_samples - 1)
-    return ~grid.touched(known | ~inside) & inside[centre], grid.touched(~own) & inside[centre]
+    return [v.base_db + gap_levels.SCALE_DB * d.double().numpy() for v, d in zip(views, levels, strict=True)]
 
 
 def orders_s(length_s: float) -> tuple[float, ...]:
     """AR orders of the sources for a gap of `length_s`, both in seconds: long gaps gain nothing from longer models,
     which cost their square."""
     return next(orders for limit, orders in _ORDERS_S if length_s <= limit)
-
-
-def window_samples(sample_rate: int) -> int:
-    """Samples of a window that gives a picture of `N_FRAMES` frames."""
-    return N_FRAMES * round(HOP_S * sample_rate) - 1
 
 
 def apply_levels(mean: Array, draw: Array, known: Known, levels_db: Array, grid: Grid) -> Array:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sfumato.diffusion import noise
 from sfumato.errors import InputError
-from sfumato.signal import sparse
+from sfumato.signal import gap_levels, sparse
 from sfumato.signal.autoregressive import burg, extrapolate, feasible_order, janssen, order_of, posterior, runs
 from sfumato.signal.levels import Grid
 from sfumato.systems import conffusion
@@ -116,14 +116,14 @@ def fill_diffusion(
     if spread == 0.0:
         return Fill(np.stack([source.mean for source in sources]))
     grid = Grid(len(window.x), window.sample_rate)
-    known, touched = conffusion.frames_of(window.known, window.inside, window.own, grid)
+    known, touched = gap_levels.frames_of(window.known, window.inside, window.own, grid)
     wholes: list[tuple[Array, Array]] = []
     for source in sources:
         mean, draw = window.x.copy(), window.x.copy()
         mean[window.own], draw[window.own] = source.mean, source.draw
         wholes.append((mean, draw))
     # Both draws of a mirrored pair are shaped to the same levels, so that their mean stays the AR posterior's.
-    views = [conffusion.picture(grid.levels(mean), grid.levels(draw), known, touched) for mean, draw in wholes[::2]]
+    views = [gap_levels.picture(grid.levels(mean), grid.levels(draw), known, touched) for mean, draw in wholes[::2]]
     levels = conffusion.draw_levels(
         model.network, model.config, views, seed=seed, item=window.item, steps=steps, temperature=temperature
     )

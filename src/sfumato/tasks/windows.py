@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from sfumato.errors import InputError
-from sfumato.systems import conffusion
+from sfumato.signal import gap_levels
 from sfumato.tasks.fill import CONTEXT_S, Fill, Window
 
 Array = NDArray[np.float64]
@@ -103,7 +103,7 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
     """
     if source.channels > MAX_CHANNELS:
         raise InputError(f"{source.channels} channels are more than the {MAX_CHANNELS} that can be repaired together.")
-    rate, n = source.sample_rate, conffusion.window_samples(source.sample_rate)
+    rate, n = source.sample_rate, gap_levels.window_samples(source.sample_rate)
     start = (group[0][0] + group[-1][1]) // 2 - n // 2
     lo, hi = max(start, 0), min(start + n, source.n_samples)
     audio = np.zeros((source.channels, n))

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from sfumato import checkpoint
 from sfumato.checkpoint import Identity, State
 from sfumato.config import Settings
-from sfumato.diffusion import noise as streams
+from sfumato.diffusion.noise import BatchNoise
 from sfumato.errors import InputError, SfumatoError
 from sfumato.journal import Journal
-from sfumato.model import Card, Model, save
+from sfumato.model import Card, Model, load, save
 from sfumato.processes import Stop, anywhere, average_gradients, group, mean, only_writer, stop_signals
 
 MAX_SKIPPED = 50
@@ -60,6 +60,7 @@ class TrainSettings(Settings):
     validate_every: int = Field(1000, ge=1, description="steps between validations, where a validation set is given")
     validation_batches: int = Field(8, ge=1, description="batches per validation, always the same ones")
     demo_every: int = Field(0, ge=0, description="steps between demos as audio; 0 for none")
+    start_from: str | None = Field(None, description="model whose weights to start from: a shipped one, or a folder")
     tensorboard: bool = Field(False, description="also write TensorBoard events (extra: train)")
 
 
@@ -93,33 +94,6 @@ class System(Protocol):
     ) -> dict[str, Tensor]:
         """Scalar losses, means over the batch; "total" is the one stepped."""
         ...
-
-
-@dataclass(frozen=True)
-class BatchNoise:
-    """Random tensors for the items of one batch; each item's stream is its own, whatever batch or process it is in.
-
-    `noise(tag, shape)` is standard normal with the batch in front: (n_items, *shape). Different tags, different noise.
-    """
-
-    seed: int
-    first: int
-    n_items: int
-    device: str = "cpu"
-
-    def __call__(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
-        """Standard normal noise, float32, (n_items, *shape)."""
-        rows = [streams.normal(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
-        return torch.stack(rows).to(self.device)
-
-    def uniform(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
-        """Uniform numbers in [0, 1), float32, (n_items, *shape), independent of the normal ones of the same tag."""
-        rows = [streams.uniform(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
-        return torch.stack(rows).float().clamp(max=1 - 2.0**-24).to(self.device)
-
-    def _items(self) -> range:
-        """Numbers of the items, counted from the start of the training."""
-        return range(self.first, self.first + self.n_items)
 
 
 @dataclass(frozen=True)
@@ -191,6 +165,24 @@ def fit(
     return fitted
 
 
+def start(system: System, network: nn.Module, trained: nn.Module) -> None:
+    """Give `network` the weights of a trained one: as the system's own `start` does it, or all of them.
+
+    Raises
+    ------
+    InputError
+        The two are not built alike.
+    """
+    try:
+        own = getattr(system, "start", None)
+        if own is not None:
+            own(network, trained)
+        else:
+            network.load_state_dict(trained.state_dict())
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"start_from: the weights don't fit this network ({str(error).splitlines()[0]}).") from None
+
+
 class _Run:
     """One training on its way: network, average, optimizers, step, and what is written about them."""
 
@@ -203,7 +195,10 @@ class _Run:
         self.rank, self.world = rank, world
         self.identity = Identity(system.NAME, config, settings, _MAY_CHANGE)
         torch.manual_seed(settings.seed)
-        network = system.build(config).to(settings.device)
+        network = system.build(config)
+        if settings.start_from is not None:
+            start(system, network, load(settings.start_from).network)
+        network = network.to(settings.device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         average = copy.deepcopy(network).eval().requires_grad_(False)

@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import nn
 
 from sfumato.config import Settings
+from sfumato.diffusion.noise import BatchNoise
 from sfumato.errors import InputError, ModelError, SfumatoError
 from sfumato.model import read_tensors
 from sfumato.processes import only_writer
-from sfumato.train import BatchNoise, TrainSettings, fit, learning_rate
+from sfumato.train import TrainSettings, fit, learning_rate
 
 
 class Config(Settings):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from sfumato.diffusion.noise import BatchNoise
 from sfumato.signal import gap_levels
 from sfumato.signal.levels import N_BANDS
 from sfumato.systems import conffusion
-from sfumato.train import BatchNoise
 
 FRAMES = gap_levels.N_FRAMES
 

@@ -8,6 +8,7 @@ step i + 1 is what a stochastic sampler adds in its step i.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,3 +78,30 @@ def walk(shape: Sequence[int], *, seed: int, items: Sequence[int]) -> Noise:
         return torch.stack([normal(shape, seed=seed, item=item, step=step) for item in items])
 
     return noise
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """Random tensors for the items of one batch; each item's stream is its own, whatever batch or process it is in.
+
+    `noise(tag, shape)` is standard normal with the batch in front: (n_items, *shape). Different tags, different noise.
+    """
+
+    seed: int
+    first: int
+    n_items: int
+    device: str = "cpu"
+
+    def __call__(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
+        """Standard normal noise, float32, (n_items, *shape)."""
+        rows = [normal(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
+        return torch.stack(rows).to(self.device)
+
+    def uniform(self, tag: int, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform numbers in [0, 1), float32, (n_items, *shape), independent of the normal ones of the same tag."""
+        rows = [uniform(shape, seed=self.seed, item=item, step=tag) for item in self._items()]
+        return torch.stack(rows).float().clamp(max=1 - 2.0**-24).to(self.device)
+
+    def _items(self) -> range:
+        """Numbers of the items, counted from the start of the training."""
+        return range(self.first, self.first + self.n_items)

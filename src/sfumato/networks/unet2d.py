@@ -30,7 +30,6 @@ class Config(Settings):
     """Shape of the network."""
 
     channels: int = Field(1, ge=1, description="channels of the picture")
-    out_channels: int | None = Field(None, ge=1, description="channels of the output; none: those of the picture")
     condition_channels: int = Field(0, ge=0, description="channels of the condition, joined to the input")
     widths: tuple[int, ...] = Field((32, 64, 128, 192), description="channels of each level, finest first")
     blocks: int = Field(1, ge=1, description="residual blocks per level and direction")
@@ -39,9 +38,12 @@ class Config(Settings):
 
 
 class UNet2d(nn.Module):
-    """Maps ``(x, c_noise, condition)`` to a picture with the sides of `x`, which 2^(levels - 1) must divide."""
+    """Maps ``(x, c_noise, condition)`` to a picture with the sides of `x`, which 2^(levels - 1) must divide.
 
-    def __init__(self, config: Config) -> None:
+    `out_channels` says how many channels that has; default: those of `x`.
+    """
+
+    def __init__(self, config: Config, out_channels: int | None = None) -> None:
         super().__init__()
         self.config = config
         widths, width = config.widths, config.embedding
@@ -61,7 +63,7 @@ class UNet2d(nn.Module):
             below = widths[min(level + 1, len(widths) - 1)]
             c = widths[level]
             self.up.append(nn.ModuleList(_Block(below + c if i == 0 else c, c, width) for i in range(config.blocks)))
-        out = nn.Conv2d(widths[0], config.out_channels or config.channels, 3, padding=1)
+        out = nn.Conv2d(widths[0], out_channels or config.channels, 3, padding=1)
         nn.init.zeros_(out.weight)
         self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), out)
 

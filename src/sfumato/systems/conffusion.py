@@ -41,7 +41,7 @@ from sfumato.signal import gap_levels
 from sfumato.signal.levels import Grid, shape
 
 if TYPE_CHECKING:
-    from sfumato.train import BatchNoise
+    from sfumato.diffusion.noise import BatchNoise
 
 Array = NDArray[np.float64]
 Known = NDArray[np.bool_]
@@ -67,8 +67,7 @@ class Config(Settings):
     """The inpainter's network and its noise levels."""
 
     network: unet2d.Config = Field(
-        unet2d.Config(channels=1, out_channels=2, condition_channels=7, widths=(16, 48, 128, 256)),
-        description="the U-Net over levels; its second output is the logarithm of their variance",
+        unet2d.Config(channels=1, condition_channels=7, widths=(16, 48, 128, 256)), description="the U-Net over levels"
     )
     sigma_data: float = Field(0.8, gt=0, description="standard deviation of the deviations, in units of 10 dB")
     sigma_mean: float = Field(1.0, description="mean of ln(sigma) in training")
@@ -78,8 +77,8 @@ class Config(Settings):
 
 
 def build(config: Config) -> nn.Module:
-    """The network with its initial weights."""
-    return unet2d.UNet2d(config.network)
+    """The network with its initial weights. Its outputs: levels, and the logarithm of their variance."""
+    return unet2d.UNet2d(config.network, out_channels=2)
 
 
 def loss(
@@ -109,7 +108,7 @@ def loss(
 
 
 def _guess(network: nn.Module, condition: Tensor, config: Config) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Denoised deviation and log-variance of its error, both in units of `gap_levels.SCALE_DB` and of the shape of `x`.
+    """Denoised deviation and log-variance of its error, both in the picture's units and the shape of `x`.
 
     EDM's scalings; the second output is the log-variance of the network's own error, before it is scaled.
     """

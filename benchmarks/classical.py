@@ -89,7 +89,7 @@ def main() -> None:
                 for start, stop in gaps:
                     draws = fill_group(
                         Clip(clean[None], rate), [(start, stop)], gaps, partial(method, n_draws=4, seed=0, model=None)
-                    )
+                    ).draws
                     filled[start:stop] = draws[0, 0]
                 ours.append(f"{pooled_sdr(clean, filled, gaps):.2f}")
                 published.append(f"{pooled_sdr(clean, restored, gaps):.2f}")

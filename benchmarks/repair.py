@@ -184,7 +184,7 @@ def filled(clean: np.ndarray, gap: tuple[int, int], rate: int, fill: Any) -> np.
 
     known = clean.copy()
     known[:, gap[0] : gap[1]] = 0.0  # nothing of the truth is handed over
-    return fill_group(Clip(known, rate), [gap], [gap], fill)
+    return fill_group(Clip(known, rate), [gap], [gap], fill).draws
 
 
 _MODELS: dict[str, Any] = {}

@@ -66,6 +66,8 @@ class Fill:
 
     draws: Array
     """``(n_draws, missing)``."""
+    source: Array | None = None
+    """``(2, missing)``: the AR posterior's mean and one of its draws, where the method made them."""
 
 
 def fill_janssen(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
@@ -95,12 +97,19 @@ def fill_aspain(window: Window, n_draws: int, seed: int, model: Model | None) ->
 
 def fill_ar(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
     """Draws of the AR posterior."""
-    return Fill(np.stack([source.draw for source in _sources(window, n_draws, seed)]))
+    sources = _sources(window, n_draws, seed)
+    return Fill(np.stack([source.draw for source in sources]), sources[0].both)
+
+
+def source_of(window: Window, seed: int) -> Array:
+    """``(2, missing)``: the mean and a draw of the AR posterior, the first that `fill_ar` makes."""
+    return _sources(window, 1, seed)[0].both
 
 
 def fill_ar_mean(window: Window, n_draws: int, seed: int, model: Model | None) -> Fill:
     """The mean of the AR posteriors that `fill_ar` draws from; one fill."""
-    return Fill(np.mean([source.mean for source in _sources(window, n_draws, seed)], axis=0)[None])
+    sources = _sources(window, n_draws, seed)
+    return Fill(np.mean([source.mean for source in sources], axis=0)[None], sources[0].both)
 
 
 def fill_diffusion(
@@ -114,7 +123,7 @@ def fill_diffusion(
         raise InputError("The method diffusion needs a model of the system conffusion.")
     sources = _sources(window, n_draws, seed)
     if spread == 0.0:
-        return Fill(np.stack([source.mean for source in sources]))
+        return Fill(np.stack([source.mean for source in sources]), sources[0].both)
     grid = Grid(len(window.x), window.sample_rate)
     known, touched = gap_levels.frames_of(window.known, window.inside, window.own, grid)
     wholes: list[tuple[Array, Array]] = []
@@ -132,13 +141,18 @@ def fill_diffusion(
         conffusion.apply_levels(mean, draw, kept, level, grid)[window.own]
         for (mean, draw), level in zip(wholes, np.repeat(levels, 2, axis=0), strict=False)
     ]
-    return Fill(np.stack([s.mean + spread * (d - s.mean) for s, d in zip(sources, shaped, strict=True)]))
+    draws = np.stack([s.mean + spread * (d - s.mean) for s, d in zip(sources, shaped, strict=True)])
+    return Fill(draws, sources[0].both)
 
 
 @dataclass(frozen=True)
 class _Source:
     mean: Array
     draw: Array
+
+    @property
+    def both(self) -> Array:
+        return np.stack([self.mean, self.draw])
 
 
 def _sources(window: Window, n_draws: int, seed: int) -> list[_Source]:

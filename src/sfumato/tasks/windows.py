@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from sfumato.errors import InputError
 from sfumato.signal import gap_levels
-from sfumato.tasks.fill import CONTEXT_S, Fill, Window
+from sfumato.tasks.fill import CONTEXT_S, Fill, Window, source_of
 
 Array = NDArray[np.float64]
 Gap = tuple[int, int]
@@ -82,8 +82,24 @@ def plan(gaps: Sequence[Gap], sample_rate: int) -> list[list[Gap]]:
     return groups
 
 
-def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fill: Callable[[Window], Fill]) -> Array:
-    """Draws ``(draws, channels, missing samples of the group)``.
+@dataclass(frozen=True)
+class Filled:
+    """A group's missing samples."""
+
+    draws: Array
+    """``(draws, channels, missing samples of the group)``."""
+    source: Array | None
+    """``(2, channels, missing samples)``: mean and a draw of the AR posterior; None unless asked for."""
+
+
+def fill_group(
+    source: Source,
+    group: Sequence[Gap],
+    unknown: Sequence[Gap],
+    fill: Callable[[Window], Fill],
+    seed: int | None = None,
+) -> Filled:
+    """The missing samples of a group, filled.
 
     Parameters
     ----------
@@ -95,6 +111,8 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
         Every damaged stretch, also those not to be filled here.
     fill
         Fills one channel's window.
+    seed
+        Where the AR posterior is wanted too and `fill` makes none: the seed of its draw.
 
     Raises
     ------
@@ -135,13 +153,25 @@ def fill_group(source: Source, group: Sequence[Gap], unknown: Sequence[Gap], fil
     # One linear-algebra thread per axis: a banded solve gains nothing from more, and spinning threads cost a lot.
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            draws = [result.draws for result in pool.map(fill, windows)]
+            results = list(pool.map(fill, windows))
+            sources = None
+            if seed is not None:
+                sources = [
+                    source_of(window, seed) if result.source is None else result.source
+                    for window, result in zip(windows, results, strict=True)
+                ]
         except np.linalg.LinAlgError as error:
             raise InputError(f"{_named(group, rate)}: no model fits the sound around it ({error}).") from error
-    filled = np.zeros((max((len(d) for d in draws), default=1), source.channels, int(own.sum())))
-    for i, d in zip(heard, draws, strict=True):
-        filled[:, i] = d
-    return np.asarray(scale * (np.einsum("ci,dit->dct", axes, filled) + offset))
+
+    def turned_back(parts: list[Array]) -> Array:
+        whole = np.zeros((max((len(part) for part in parts), default=1), source.channels, int(own.sum())))
+        for i, part in zip(heard, parts, strict=True):
+            whole[:, i] = part
+        return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
+
+    return Filled(
+        turned_back([result.draws for result in results]), None if sources is None else turned_back(sources)
+    )
 
 
 def _named(group: Sequence[Gap], sample_rate: int) -> str:

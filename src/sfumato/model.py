@@ -6,6 +6,7 @@ configuration names a system out of `SYSTEMS`, a fixed list, never an import pat
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
@@ -214,6 +215,17 @@ def shipped_folder(kind: str) -> Path | None:
         if folder.is_dir():
             return folder
     return None
+
+
+def digest(model: Model) -> str:
+    """SHA-256 of a model's weights, configuration and figures: everything its results depend on."""
+    total = hashlib.sha256()
+    for name, value in sorted(model.network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    rest = {"config": model.config.model_dump(mode="json"), "figures": model.card.figures}
+    total.update(json.dumps(rest, sort_keys=True).encode())
+    return total.hexdigest()
 
 
 def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

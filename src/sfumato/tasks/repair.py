@@ -6,8 +6,6 @@ choosing a method, pasting back, and the record of how it was done. How one wind
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +19,16 @@ from pydantic import Field
 
 from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
-from sfumato.errors import InputError
+from sfumato.errors import CalibrationError, InputError
 from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
 from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.windows import MAX_GAP_S, Clip, Gap, Source, fill_group, plan
+from sfumato.tasks.windows import MAX_GAP_S, Clip, Filled, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
+    from sfumato.tasks.confidence import Bounded, Promises, Quality
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
@@ -54,6 +53,12 @@ class Settings(BaseSettings):
     draws: int = Field(4, ge=1, le=256, description="fills per gap; the first is the one pasted")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random number; same seed, same bytes")
     model: str = Field("conffusion", description="name or folder of the inpainter")
+    level: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="also say how sure the fill is, at this level, such as 0.9: docs/confidence.md",
+    )
     steps: int = Field(10, ge=1, le=1000, description="sampler steps of the diffusion")
     temperature: float = Field(
         0.0,
@@ -75,6 +80,12 @@ class Repaired:
     seconds: float
     draws: Array = field(repr=False)
     """``(draws, channels, stop - start)``; the first is in the result."""
+    interval: Bounded | None = field(default=None, repr=False)
+    """Where the true levels lie, if a level was asked for and can be promised."""
+    quality: Quality | None = None
+    """How far the fill may be from the truth, likewise."""
+    refused: str = ""
+    """Why there is no interval, or no quality."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,7 @@ def fill_gaps(
     model: Model | None,
     progress: Progress = lambda done, total, text: None,
     damaged: Sequence[Gap] = (),
+    promised: Promises | None = None,
 ) -> Iterator[Repaired | Skipped]:
     """Each gap filled, in order of time; one that was found, not given, and can't be filled is skipped.
 
@@ -164,7 +176,7 @@ def fill_gaps(
         progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
         name, fill = choose(settings, model, max(lengths) / source.sample_rate)
         try:
-            draws = fill_group(source, group, unknown, fill)
+            filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed)
         except InputError as error:
             if any(kind_of[gap] == GIVEN for gap in group):
                 raise
@@ -173,11 +185,23 @@ def fill_gaps(
         seconds = time.perf_counter() - began
         at = 0
         for gap, length in zip(group, lengths, strict=True):
-            part = draws[:, :, at : at + length]
+            part = filled.cut(at, at + length)
             at += length
-            yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part)
+            sure = {} if promised is None else _sure(promised, source, gap, unknown, part, settings)
+            yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
             done += 1
     progress(done, len(gaps), "done")
+
+
+def _sure(
+    promised: Promises, source: Source, gap: Gap, unknown: Sequence[Gap], filled: Filled, settings: Settings
+) -> dict[str, Any]:
+    """Interval, quality, and why one is missing."""
+    try:
+        interval, quality = promised.of(source, gap, unknown, filled, settings)
+    except CalibrationError as error:
+        return {"refused": str(error)}
+    return {"interval": interval, "quality": quality, "refused": promised.reason}
 
 
 def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[str, Callable[[Window], Fill]]:
@@ -215,21 +239,31 @@ def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap]
     return gaps, kinds, skipped
 
 
-def provenance(settings: Settings, model: Model | None) -> dict[str, Any]:
-    """How a result was made: versions, settings, and the model's name and hash (weights, configuration, figures)."""
-    digest = hashlib.sha256()
-    if model is not None:
-        for name, value in sorted(model.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        rest = {"config": model.config.model_dump(mode="json"), "figures": model.card.figures}
-        digest.update(json.dumps(rest, sort_keys=True).encode())
-    return {
+def provenance(settings: Settings, model: Model | None, promised: Promises | None = None) -> dict[str, Any]:
+    """How a result was made: versions, settings, and the models' names and hashes."""
+    from sfumato.model import digest
+
+    def named(model: Model | None) -> dict[str, str] | None:
+        return None if model is None else {"name": model.name, "sha256": digest(model)}
+
+    made: dict[str, Any] = {
         "sfumato": __version__,
         "versions": {name: version(name) for name in ("numpy", "scipy", "torch")},
         "settings": settings.model_dump(mode="json"),
-        "model": None if model is None else {"name": model.name, "sha256": digest.hexdigest()},
+        "model": named(model),
     }
+    if promised is not None:
+        made["bounds"] = named(promised.bounds)
+    return made
+
+
+def load_promises(settings: Settings) -> Promises | None:
+    """What the level asked for needs, or None where none was asked for."""
+    if settings.level is None:
+        return None
+    from sfumato.tasks.confidence import promises
+
+    return promises(settings.level, settings)
 
 
 def load_model(settings: Settings) -> Model | None:
@@ -306,16 +340,18 @@ def repair(
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = Clip(whole, sample_rate)
     chosen, kinds, skipped = gaps_of(source, gaps, _blocks(whole))
+    promised = load_promises(settings)
     model = load_model(settings) if chosen else None
     out = whole.copy()
     done = []
-    for gap in fill_gaps(source, chosen, kinds, settings, model, progress, [(s.start, s.stop) for s in skipped]):
+    damaged = [(s.start, s.stop) for s in skipped]
+    for gap in fill_gaps(source, chosen, kinds, settings, model, progress, damaged, promised):
         if isinstance(gap, Skipped):
             skipped.append(gap)
         else:
             out[:, gap.start : gap.stop] = gap.draws[0]
             done.append(gap)
-    return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model))
+    return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model, promised))
 
 
 def gaps_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import time
@@ -29,6 +30,7 @@ from sfumato.tasks.repair import (
     fill_gaps,
     gaps_of,
     load_model,
+    load_promises,
     provenance,
 )
 
@@ -105,6 +107,7 @@ def repair_file(
     _check_writable(destination.parent)
     if report is not None:
         _make(report)
+    promised = load_promises(settings)
     with open_recording(source) as recording:
         cut = _Source(recording)
         _check_destination(Path(source), destination, recording)
@@ -115,7 +118,7 @@ def repair_file(
         model = load_model(settings) if chosen else None
         damaged = [(stretch.start, stretch.stop) for stretch in skipped]
         done: list[Repaired] = []
-        for gap in fill_gaps(cut, chosen, kinds, settings, model, progress, damaged):
+        for gap in fill_gaps(cut, chosen, kinds, settings, model, progress, damaged, promised):
             if isinstance(gap, Skipped):
                 skipped.append(gap)
             else:  # without a report, only the draw that is pasted is kept
@@ -128,7 +131,7 @@ def repair_file(
             excerpts = [path for i, gap in enumerate(done) for path in _excerpts(cut, gap, i, report)]
             picture = report / "repair.png"
             repair_report.draw(cut, done, picture)
-        rows = tuple(_row(gap, rate) for gap in done)
+        rows = tuple(_row(gap, rate, _interval_file(gap, i, destination)) for i, gap in enumerate(done))
         left = tuple(_skipped_row(stretch, rate) for stretch in skipped)
         path = destination.with_name(destination.name + ".json")
         finished = time.perf_counter()
@@ -150,7 +153,7 @@ def repair_file(
                 "fill": round(filled - found, 3),
                 "write": round(finished - filled, 3),
             },
-            "provenance": provenance(settings, model),
+            "provenance": provenance(settings, model, promised),
         }
         write_atomically(path, (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
     return Outcome(destination, path, picture, tuple(excerpts), rows, left, time.perf_counter() - began)
@@ -162,14 +165,39 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _row(gap: Repaired, rate: int) -> dict[str, Any]:
-    return {
+def _row(gap: Repaired, rate: int, file: Path | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "start": gap.start / rate,
         "stop": gap.stop / rate,
         "kind": gap.kind,
         "method": gap.method,
         "seconds": round(gap.seconds, 3),
     }
+    if gap.interval is not None and file is not None:
+        row["interval"] = {"domain": gap.interval.domain, "level": gap.interval.level, "file": file.name}
+    if gap.quality is not None:
+        row["quality"] = {"metric": gap.quality.metric, "upper": gap.quality.upper, "level": gap.quality.level}
+    if gap.refused:
+        row["refused"] = gap.refused
+    return row
+
+
+def _interval_file(gap: Repaired, index: int, destination: Path) -> Path | None:
+    """Write the interval of a gap beside the output: axes, lower, upper, point."""
+    if gap.interval is None:
+        return None
+    path = destination.with_name(f"{destination.name}.gap-{index + 1:02d}.npz")
+    bounded, buffer = gap.interval, io.BytesIO()
+    np.savez(
+        buffer,
+        lower=bounded.lower,
+        point=bounded.point,
+        upper=bounded.upper,
+        time_s=bounded.time_s,
+        edges_hz=bounded.edges_hz,
+    )
+    write_atomically(path, buffer.getvalue())
+    return path
 
 
 def _skipped_row(stretch: Skipped, rate: int) -> dict[str, Any]:

@@ -42,12 +42,17 @@ def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = sorted(sorted(gaps, key=lambda gap: gap.start - gap.stop)[:MAX_COLUMNS], key=lambda gap: gap.start)
-    figure = Figure(figsize=(4.2 * len(shown) + 0.8, 9.0), facecolor=_PAPER, layout="constrained")
+    sure = any(gap.interval is not None for gap in shown)
+    labels = ["before", "after, with draws", "before, kHz", "after, kHz", *(["level, dB"] if sure else [])]
+    heights = (1.0, 1.0, 1.5, 1.5, 1.3)[: len(labels)]
+    figure = Figure(figsize=(4.2 * len(shown) + 0.8, 1.8 * sum(heights)), facecolor=_PAPER, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(4, len(shown), squeeze=False, height_ratios=(1.0, 1.0, 1.5, 1.5))
+    axes = figure.subplots(len(labels), len(shown), squeeze=False, height_ratios=heights)
     for column, gap in zip(axes.T, shown, strict=True):
-        _column(column, source, gap)
-    for row, label in enumerate(("before", "after, with draws", "before, kHz", "after, kHz")):
+        _column(column[:4], source, gap)
+        if sure:
+            _levels(column[4], source, gap)
+    for row, label in enumerate(labels):
         axes[row, 0].set_ylabel(label, color=_INK)
     more = f" (the {len(shown)} longest of {len(gaps)})" if len(gaps) > len(shown) else ""
     figure.suptitle(f"sfumato repair: {len(gaps)} gap{'s' if len(gaps) > 1 else ''} filled{more}", color=_INK)
@@ -91,6 +96,35 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     for axis in axes:
         axis.set_xlim(*shown_s)
     axes[3].set_xlabel("seconds", color=_INK)
+
+
+def _levels(axis: Axes, source: Source, gap: Repaired) -> None:
+    """The calibrated interval in the middle of the gap, over frequency, and the levels of the fill beside it."""
+    bounded = gap.interval
+    if bounded is None:
+        axis.text(0.5, 0.5, "no interval", ha="center", transform=axis.transAxes, color=_INK)
+        axis.set_axis_off()
+        return
+    rate, middle = source.sample_rate, bounded.lower.shape[1] // 2
+    centres = 0.5 * (bounded.edges_hz[:-1] + bounded.edges_hz[1:])
+    half = Grid(1, rate).n_fft
+    start, stop = max(gap.start - half, 0), min(gap.stop + half, source.n_samples)
+    audio = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
+    audio[:, gap.start - start : gap.stop - start] = gap.draws[0]
+    grid = Grid(stop - start, rate)
+    frame = round((bounded.time_s[middle] * rate - start) / grid.hop_length)
+    filled = np.where(np.isfinite(bounded.point[:, middle]), grid.levels(audio.mean(axis=0))[:, frame], np.nan)
+    lower, point, upper = (part[:, middle] for part in (bounded.lower, bounded.point, bounded.upper))
+    label = f"where {bounded.level:.0%} of the truth lies"
+    axis.fill_between(centres, lower, upper, color=_FILL, alpha=0.25, linewidth=0, step="mid", label=label)
+    axis.plot(centres, point, color=_FILL, linewidth=1.0, label="estimate")
+    axis.plot(centres, filled, color=_GAP, linewidth=0.9, label="the fill")
+    axis.set_xscale("log")
+    axis.set_xlim(max(centres[1], 30.0), rate / 2)
+    axis.set_xlabel(f"Hz, at {bounded.time_s[middle]:.3f} s", color=_INK)
+    title = "" if gap.quality is None else f"band distance ≤ {gap.quality.upper:.1f} dB ({gap.quality.level:.0%})"
+    axis.set_title(title, fontsize=9, color=_INK)
+    axis.legend(loc="lower left", fontsize=7, frameon=False)
 
 
 def _spectrogram(signal: Array, sample_rate: int) -> Array:

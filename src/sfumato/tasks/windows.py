@@ -91,6 +91,10 @@ class Filled:
     source: Array | None
     """``(2, channels, missing samples)``: mean and a draw of the AR posterior; None unless asked for."""
 
+    def cut(self, start: int, stop: int) -> Filled:
+        """Some of the missing samples."""
+        return Filled(self.draws[:, :, start:stop], None if self.source is None else self.source[:, :, start:stop])
+
 
 def fill_group(
     source: Source,
@@ -169,9 +173,7 @@ def fill_group(
             whole[:, i] = part
         return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
 
-    return Filled(
-        turned_back([result.draws for result in results]), None if sources is None else turned_back(sources)
-    )
+    return Filled(turned_back([result.draws for result in results]), None if sources is None else turned_back(sources))
 
 
 def _named(group: Sequence[Gap], sample_rate: int) -> str:

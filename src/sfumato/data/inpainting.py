@@ -30,6 +30,9 @@ from sfumato.systems import conffusion
 SHARD = 256
 """Examples per file of the bank."""
 
+VERSION = 2
+"""Of what `example` makes of a recording, AR models and grid of levels included: raise it when that changes."""
+
 _GAP_S = (0.02, 1.0)
 
 
@@ -150,7 +153,7 @@ def build_bank(
         raise InputError("No recording to make examples from. Build data with `sfumato data build`.")
     folder.mkdir(parents=True, exist_ok=True)
     shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
-    of = hashlib.sha256("".join(sorted(row.sha256 for row in rows)).encode()).hexdigest()[:12]
+    of = hashlib.sha256(f"{VERSION} {[(row.sha256, row.seconds) for row in rows]}".encode()).hexdigest()[:12]
     jobs = [(rows, root, seed, shard, folder / f"{of}-{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
     with ProcessPoolExecutor(processes) as pool:
         done = []
@@ -178,7 +181,7 @@ class Bank:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
     def _item(self, seed: int, number: int) -> dict[str, NDArray[np.float32]]:
-        u = noise.uniform((4,), seed=seed, item=number, step=0).numpy()
+        u = noise.uniform((4,), seed=seed, item=number, step=0, data=True).numpy()
         index = int(u[0] * len(self.levels)) if self.augment else number % len(self.levels)
         levels, flags = self.levels[index].astype(np.float64), self.flags[index]
         if self.augment:

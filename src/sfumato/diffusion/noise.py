@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Noise = Callable[[int], Tensor]
 """`noise(step)` returns fresh standard normal numbers of the shape of the sampler's state."""
 
-_NORMAL, _UNIFORM = 0, 1
+_NORMAL, _UNIFORM, _DATA = 0, 1, 2
 
 
 def _generator(kind: int, seed: int, item: int, step: int) -> np.random.Generator:
@@ -57,9 +57,15 @@ def normal(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Te
     return torch.from_numpy(np.asarray(_generator(_NORMAL, seed, item, step).standard_normal(tuple(shape), np.float32)))
 
 
-def uniform(shape: Sequence[int], *, seed: int, item: int, step: int) -> Float[Tensor, "*shape"]:
-    """Uniform numbers (float64, CPU) strictly inside (0, 1), independent of `normal`."""
-    whole = _generator(_UNIFORM, seed, item, step).integers(0, 2**52, tuple(shape), np.int64)
+def uniform(
+    shape: Sequence[int], *, seed: int, item: int, step: int, data: bool = False
+) -> Float[Tensor, "*shape"]:
+    """Uniform numbers (float64, CPU) strictly inside (0, 1), independent of `normal`.
+
+    With `data` they come from streams of their own, for choosing examples: the choice of an item and the noise level it
+    is trained at must not be the same number.
+    """
+    whole = _generator(_DATA if data else _UNIFORM, seed, item, step).integers(0, 2**52, tuple(shape), np.int64)
     return torch.from_numpy(np.asarray((whole + 0.5) / 2.0**52))
 
 

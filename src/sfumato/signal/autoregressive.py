@@ -30,8 +30,9 @@ Estimator = Callable[[Sequence[Array], int], tuple[Array, float]]
 
 MAX_ORDER = 2048
 
-# Added to the normal matrix's diagonal, relative to it: keeps Cholesky alive on pure tones and digital silence.
-_RIDGE = 1e-9
+# Added to the precision's diagonal, relative to it, where Cholesky needs it: pure tones, digital silence. Its smallest
+# eigenvalues belong to the strongest partials, so the ridge starts far below 120 dB and grows only if it must.
+_RIDGE, _LARGEST_RIDGE = 1e-12, 1e-6
 
 
 def burg(segments: Sequence[Array], order: int) -> tuple[Array, float]:
@@ -124,10 +125,23 @@ def posterior(x: Array, known: Known, coefficients: Array, variance: float) -> G
     missing = np.flatnonzero(~known)
     right = -_precision_times(np.where(known, x, 0.0), coefficients)[missing]
     bands = _precision_bands(missing, len(x), coefficients)
-    bands[0] += _RIDGE * max(float(bands[0].max(initial=0.0)), 1.0)
-    factor = np.asarray(cholesky_banded(bands, lower=True, overwrite_ab=True, check_finite=False))
+    factor = _cholesky(bands)
     mean = np.asarray(cho_solve_banded((factor, True), right, check_finite=False))
     return GapPosterior(mean, variance, factor)
+
+
+def _cholesky(bands: Array) -> Array:
+    """Lower banded Cholesky factor, with the smallest ridge that gives one."""
+    scale, ridge = max(float(bands[0].max(initial=0.0)), 1.0), _RIDGE
+    while True:
+        lifted = bands.copy()
+        lifted[0] += ridge * scale
+        try:
+            return np.asarray(cholesky_banded(lifted, lower=True, overwrite_ab=True, check_finite=False))
+        except np.linalg.LinAlgError:
+            ridge *= 100.0
+            if ridge > _LARGEST_RIDGE:
+                raise
 
 
 def _precision_times(x: Array, a: Array) -> Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from sfumato.decode import Limits, decode, open_regular, shown
 from sfumato.encode import BLOCK_FRAMES, INTEGER_BITS, Target, choose, encode, quantise
 from sfumato.errors import InputError, ResourceError
+from sfumato.files import replacing
 
 Edit = tuple[int, NDArray[np.floating[Any]]]
 
@@ -306,36 +306,14 @@ def _edited(recording: Recording, target: Target, edits: list[Edit]) -> Iterator
 
 @contextlib.contextmanager
 def _replacing(destination: Path, not_file: Path | None = None) -> Iterator[int]:
-    """Open a file that takes the destination's place at the end, and vanishes on any error or interrupt."""
+    """`files.replacing`, once it is sure that the destination may be replaced."""
     name = shown(destination)
-    part = destination.with_name(f".sfumato-{secrets.token_hex(8)}.part")
-    try:
-        if destination.exists():
-            if not destination.is_file():
-                raise InputError(f"{name} is not a regular file. Choose another name.")
-            if not_file and not_file.exists() and destination.samefile(not_file):
-                raise InputError(f"{name} is the recording itself. Write to another file.")
-        if not destination.parent.is_dir():
-            raise InputError(f"The folder {shown(destination.parent)} does not exist. Make it first.")
-        try:
-            file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                yield file
-                os.fsync(file)
-            finally:
-                os.close(file)
-            part.replace(destination)
-        finally:
-            part.unlink(missing_ok=True)
-        _sync_folder(destination.parent)
-    except OSError as error:
-        raise ResourceError(f"{name} can't be written: {error.strerror}.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if destination.exists():
+        if not destination.is_file():
+            raise InputError(f"{name} is not a regular file. Choose another name.")
+        if not_file and not_file.exists() and destination.samefile(not_file):
+            raise InputError(f"{name} is the recording itself. Write to another file.")
+    if not destination.parent.is_dir():
+        raise InputError(f"The folder {shown(destination.parent)} does not exist. Make it first.")
+    with replacing(destination) as file:
+        yield file

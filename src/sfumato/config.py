@@ -6,9 +6,7 @@ JSON schema come from it.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sfumato.errors import InputError, ResourceError
+from sfumato.errors import InputError
+from sfumato.files import write_atomically
 
 MAX_YAML_BYTES = 1 << 20
 
@@ -148,38 +147,6 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         except (yaml.YAMLError, ValueError, RecursionError):
             raise InputError(f"'{assignment}': '{text}' can't be read as a value.") from None
     return result
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
-
-    Raises
-    ------
-    ResourceError
-        The disk is full or the folder can't be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise ResourceError(f"{path} can't be written: {error.strerror}.") from None
-    finally:  # after an interrupt, too
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (fsync of the directory)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _explain(error: ValidationError, cls: type[BaseModel]) -> str:

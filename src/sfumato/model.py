@@ -23,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from sfumato.config import Settings, parse, read_yaml, sync_folder, to_yaml, write_atomically
+from sfumato.config import Settings, parse, read_yaml, to_yaml
 from sfumato.errors import InputError, ModelError, ResourceError
+from sfumato.files import sync_folder, write_atomically
 
 FORMAT = 1
 MAX_HEADER_BYTES = 8 << 20

@@ -13,7 +13,7 @@ import torch
 from sfumato.config import dump_yaml
 from sfumato.errors import CalibrationError
 from sfumato.interval.record import values_at
-from sfumato.model import Card, Model, save
+from sfumato.model import Card, Model, load, save
 from sfumato.networks import unet2d
 from sfumato.systems import n_conffusion
 from sfumato.tasks import confidence, repair
@@ -28,11 +28,16 @@ SETTINGS = Settings(method="ar", draws=2, level=0.8)
 
 
 @pytest.fixture(scope="module")
-def bounds() -> Model:
+def bounds(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A bounds model with random weights, as it is read from its folder."""
     torch.manual_seed(0)
     network = unet2d.Config(condition_channels=7, widths=(8, 16), embedding=16, attention_heads=2)
     config = n_conffusion.Config(network=network)
-    return Model("tiny", "n_conffusion", config, n_conffusion.build(config).eval(), Card())
+    network = n_conffusion.build(config).eval()
+    torch.nn.init.normal_(network.last[-1].weight, std=0.05)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save(Model("tiny", "n_conffusion", config, network, Card()), folder)
+    return load(folder)
 
 
 def music(seed: int) -> np.ndarray:
@@ -125,7 +130,7 @@ def test_a_repair_with_a_level_writes_what_it_promises(
 
 
 def test_what_was_not_calibrated_is_refused(records: Path, bounds: Model) -> None:
-    with pytest.raises(CalibrationError, match="Calibrated levels: 0.8"):
+    with pytest.raises(CalibrationError, match=r"Calibrated levels: 0\.8"):
         promises(0.99, SETTINGS, bounds=str(records / "tiny"), folder=records)
     other = promised(records, Settings(method="janssen", level=0.8))
     assert other.quality is None and "janssen" in other.reason and "ar" in other.reason
@@ -136,7 +141,7 @@ def test_what_was_not_calibrated_is_refused(records: Path, bounds: Model) -> Non
         fill = repair.choose(SETTINGS, None, 0.1)[1]
         sure.of(source, gap, unknown, fill_group(source, [gap], unknown, fill, seed=0), SETTINGS)
 
-    with pytest.raises(CalibrationError, match="a gap of 272|A gap of 272"):
+    with pytest.raises(CalibrationError, match="A gap of 272"):
         ask((2 * RATE, 2 * RATE + 6000), [(2 * RATE, 2 * RATE + 6000)])
     with pytest.raises(CalibrationError, match="stand alone"):
         ask((2 * RATE, 2 * RATE + 2000), [(2 * RATE, 2 * RATE + 2000), (50000, 50010)])

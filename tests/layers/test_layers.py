@@ -18,6 +18,7 @@ ROOT = Path(sfumato.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = (
     ("errors",),
+    ("files",),
     ("config",),
     ("diffusion", "signal", "interval"),
     ("networks", "audio", "decode", "decode_child", "encode", "journal", "processes"),

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from sfumato.config import Settings, dump_yaml, load_yaml, override, parse, read_yaml, write_atomically
+from sfumato.config import Settings, dump_yaml, load_yaml, override, parse, read_yaml
 from sfumato.errors import InputError, ResourceError
+from sfumato.files import write_atomically
 
 
 class Inner(Settings):
@@ -133,3 +134,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def test_a_planted_link_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in (".a.yaml.tmp", ".a.yaml.part"):
+        (tmp_path / name).symlink_to(victim)
+    write_atomically(tmp_path / "a.yaml", b"new")
+    assert victim.read_bytes() == b"precious"
+    assert (tmp_path / "a.yaml").read_bytes() == b"new" and not (tmp_path / "a.yaml").is_symlink()

@@ -2,7 +2,6 @@
 
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sfumato.data.fetch import cache_folder, fetch_source, named
 from sfumato.data.manifest import Row
 from sfumato.data.sources import Source, licence_of, recording_id, work_of
 from sfumato.errors import InputError, ResourceError
+from sfumato.files import replacing
 
 SAMPLE_RATE = 44100
 MIN_SOURCE_RATE = 32000
@@ -125,14 +125,8 @@ def write_wav(path: Path, audio: NDArray[np.float32]) -> None:
     """Write a 16-bit WAV at 44.1 kHz that appears under its name only when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                soundfile.write(file, audio.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as file:
+            soundfile.write(file, audio.T, SAMPLE_RATE, subtype="PCM_16", format="WAV")
     except (OSError, soundfile.LibsndfileError) as error:
         raise ResourceError(f"{path} can't be written: {error}.") from error
 

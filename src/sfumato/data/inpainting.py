@@ -21,7 +21,8 @@ from torch import Tensor
 
 from sfumato.data.manifest import Row
 from sfumato.diffusion import noise
-from sfumato.errors import InputError, ResourceError
+from sfumato.errors import InputError
+from sfumato.files import replacing
 from sfumato.signal import gap_levels
 from sfumato.signal.autoregressive import burg, feasible_order, order_of, posterior, runs
 from sfumato.signal.levels import N_BANDS, Grid
@@ -119,14 +120,8 @@ def _make_shard(job: tuple[Sequence[Row], Path, int, range, Path]) -> Path:
         return path
     with threadpool_limits(limits=1, user_api="blas"):
         made = [example(rows, root, seed, index) for index in indices]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
-        np.savez(temporary, levels=np.stack([m[0] for m in made]), flags=np.stack([m[1] for m in made]))
-        temporary.replace(path)
-    except OSError as error:
-        raise ResourceError(f"{path} can't be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as file:
+        np.savez(file, levels=np.stack([m[0] for m in made]), flags=np.stack([m[1] for m in made]))
     return path
 
 

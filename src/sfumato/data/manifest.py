@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +9,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfumato.errors import InputError, ResourceError
+from sfumato.files import write_atomically
 
 Split = Literal["train", "validation", "calibration", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -77,18 +76,9 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     text = "".join(row.model_dump_json() + "\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
     except OSError as error:
-        raise ResourceError(f"{path} can't be written: {error.strerror}.") from error
+        raise ResourceError(f"{path.parent} can't be made: {error.strerror}.") from error
+    write_atomically(path, text.encode())
 
 
 def read(path: Path) -> list[Row]:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.audio import Recording, open_recording, write, write_edited
-from sfumato.config import write_atomically
 from sfumato.encode import choose
 from sfumato.errors import InputError, ResourceError
+from sfumato.files import write_atomically
 from sfumato.tasks import repair_report
 from sfumato.tasks.repair import (
     BLOCK,

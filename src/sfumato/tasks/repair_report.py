@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.config import write_atomically
+from sfumato.files import write_atomically
 from sfumato.signal.levels import Grid, to_db
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -291,7 +292,8 @@ def _edited(recording: Recording, target: Target, edits: list[Edit]) -> Iterator
         stop = min(start + BLOCK_FRAMES, recording.info.n_samples)
         raw = recording.read_raw(start, stop)
         block = raw if same else to_float(raw)
-        for at, audio in edits:
+        first = bisect_right(edits, start, key=lambda edit: edit[0] + edit[1].shape[1])
+        for at, audio in edits[first : bisect_left(edits, stop, key=lambda edit: edit[0])]:
             low, high = max(start, at), min(stop, at + audio.shape[1])
             if low < high:
                 piece = audio[:, low - at : high - at].T.astype(np.float64)

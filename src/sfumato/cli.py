@@ -1,6 +1,6 @@
 """The command line: `sfumato repair | train | data | models`.
 
-Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 130, 143 stopped by a signal.
+Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
 """
 
@@ -14,7 +14,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -38,11 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" not in given:
         sys.excepthook = _one_line
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     wanted = next((word for word in given if not word.startswith("-")), None)
     command = typer.main.get_command(_application(wanted))
     command(args=given, prog_name="sfumato")
     sys.exit(0)
+
+
+def script() -> NoReturn:
+    """The installed command: `main`, and after an interrupt no wait for the threads that were computing."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if leaving.code not in _SIGNALS:
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(leaving.code)
 
 
 def _application(wanted: str | None) -> typer.Typer:
@@ -84,6 +98,9 @@ def _options(
 ) -> None:
     """Options before any command."""
 
+
+_SIGNALS = (129, 130, 143)
+"""Exit codes of an interrupt: SIGHUP, SIGINT, SIGTERM."""
 
 _REPAIR = "Fill the gaps of a recording, found by itself or given, and leave every other sample as it is."
 
@@ -360,7 +377,7 @@ def _usage(text: str) -> NoReturn:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    """Leave on SIGTERM as on an exit, so that temporary files are removed."""
+    """Leave on SIGTERM or SIGHUP as on an exit, so that temporary files are removed."""
     raise SystemExit(128 + number)
 
 

@@ -280,3 +280,44 @@ def test_the_destination_is_checked_before_the_work(tiny: Path, tmp_path: Path) 
     for destination, words in ((source, "input itself"), (tmp_path / "out.xyz", "does not say how")):
         with pytest.raises(InputError, match=words):
             repair_file(source, destination, [(0.4, 0.45)], Settings(model="nowhere"))
+
+
+@pytest.mark.parametrize("name", ["gap-01-draw-1.wav", "repair.png"])
+def test_a_report_never_replaces_the_input_or_the_output(tmp_path: Path, name: str) -> None:
+    import soundfile as sf
+
+    report = tmp_path / "report"
+    report.mkdir()
+    source = report / "gap-02-draw-1.wav"
+    sf.write(source, music(1.0).T, RATE)
+    before = source.read_bytes()
+    settings_ = Settings(method="janssen")
+    with pytest.raises(InputError, match="another folder for the report"):
+        repair_file(source, tmp_path / "out.wav", [(0.5, 0.51)], settings_, report)
+    other = tmp_path / "in.wav"
+    source.replace(other)
+    with pytest.raises(InputError):
+        repair_file(other, report / name, [(0.5, 0.51)], settings_, report)
+    assert other.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in.wav", "report"]
+
+
+def test_auto_fills_a_click_beside_a_dropout_as_a_click(tiny: Path) -> None:
+    audio = music(2.0, channels=1)
+    result = run(audio, [(0.6, 0.61), (0.7, 0.95)], tiny, method="auto")
+    alone = [run(audio, [gap], tiny, method="auto").gaps[0] for gap in ((0.6, 0.61), (0.7, 0.95))]
+    assert [gap.method for gap in result.gaps] == [gap.method for gap in alone] == ["ar mean", "diffusion"]
+
+
+@pytest.mark.parametrize(
+    "audio, rate, gaps",
+    [
+        (np.zeros((1, 4000), np.int16), 8000, [(0.1, 0.2)]),
+        (np.zeros((1, 4000)), 10, [(0.1, 0.2)]),
+        (np.zeros((1, 4000)), 8000, [("a", "b")]),
+        (np.zeros((1, 4000)), 8000, [(0.1, 0.2, 0.3)]),
+    ],
+)
+def test_arrays_that_make_no_sense_are_refused(audio: np.ndarray, rate: int, gaps: list) -> None:
+    with pytest.raises(InputError):
+        repair(audio, gaps, sample_rate=rate, settings=Settings(method="janssen"))

@@ -1,5 +1,6 @@
 """The closed-form posterior of a gap against dense Gaussian conditioning, and estimators against known processes."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.linalg import toeplitz
@@ -113,3 +114,25 @@ def test_extrapolation_at_an_edge_is_one_sided() -> None:
     known = np.ones(2000, dtype=bool)
     known[:50] = False
     np.testing.assert_allclose(ar.extrapolate(x, known, 64)[:50], x[:50], atol=0.05)
+
+
+def test_strong_partials_over_a_low_floor_are_not_damped() -> None:
+    """The posterior mean against the same least squares in 60 digits: a ridge would damp what is strongest."""
+    poles = 0.99999 * np.exp(2j * np.pi * np.array([0.02, 0.05, 0.11]))
+    a = np.real(np.poly(np.concatenate([poles, poles.conj()])))
+    n, p = 120, len(a) - 1
+    x = lfilter([1.0], a, 1e-6 * np.random.default_rng(0).standard_normal(40_000))[-n:]
+    known = np.ones(n, dtype=bool)
+    known[50:70] = False
+    with mpmath.workdps(60):
+        residuals, right = mpmath.zeros(n - p, 20), mpmath.zeros(n - p, 1)
+        for i in range(n - p):
+            for k in range(p + 1):
+                at, weight = i + p - k, mpmath.mpf(float(a[k]))
+                if known[at]:
+                    right[i] -= weight * mpmath.mpf(float(x[at]))
+                else:
+                    residuals[i, at - 50] += weight
+        wanted = np.array([float(value) for value in mpmath.lu_solve(residuals, right)])
+    mean = ar.posterior(np.where(known, x, 0.0), known, a, 1e-12).mean
+    np.testing.assert_allclose(mean, wanted, rtol=0, atol=1e-3 * np.abs(x).max())

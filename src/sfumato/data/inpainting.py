@@ -158,6 +158,11 @@ def build_bank(
     return done
 
 
+def choices(seed: int, number: int) -> NDArray[np.float64]:
+    """Four uniform numbers that choose item `number` of a training and how it is changed."""
+    return np.asarray(noise.uniform((4,), seed=seed, item=number, step=0, data=True))
+
+
 class Bank:
     """Batches out of shards: a pure function of (seed, step), each item reversed or low-passed at random."""
 
@@ -176,7 +181,7 @@ class Bank:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
     def _item(self, seed: int, number: int) -> dict[str, NDArray[np.float32]]:
-        u = noise.uniform((4,), seed=seed, item=number, step=0, data=True).numpy()
+        u = choices(seed, number)
         index = int(u[0] * len(self.levels)) if self.augment else number % len(self.levels)
         levels, flags = self.levels[index].astype(np.float64), self.flags[index]
         if self.augment:

@@ -7,7 +7,7 @@ choosing a method, pasting back, and the record of how it was done. How one wind
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
+from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import CalibrationError, InputError
 from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
@@ -120,7 +121,11 @@ def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples:
     """
     total = n_samples / sample_rate
     out: list[Gap] = []
-    for start_s, stop_s in gaps:
+    for pair in gaps:
+        try:
+            start_s, stop_s = (float(value) for value in pair)
+        except (TypeError, ValueError):
+            raise InputError(f"Gap {pair} is not a pair of numbers. Give (start, stop) in seconds.") from None
         name = f"Gap {start_s:g}–{stop_s:g} s"
         if not (np.isfinite(start_s * sample_rate) and np.isfinite(stop_s * sample_rate)):
             raise InputError(f"{name} is not a pair of numbers. Give start:stop in seconds.")
@@ -167,30 +172,52 @@ def fill_gaps(
     `damaged` stretches beyond the gaps are not learned from either.
     """
     kind_of = dict(zip(gaps, kinds, strict=True))
-    groups = plan(gaps, source.sample_rate)
     unknown = sorted([*gaps, *damaged])
     done = 0
-    for group in groups:
-        began = time.perf_counter()
-        lengths = [stop - start for start, stop in group]
-        progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
-        name, fill = choose(settings, model, max(lengths) / source.sample_rate)
-        try:
-            filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed)
-        except InputError as error:
-            if any(kind_of[gap] == GIVEN for gap in group):
-                raise
-            yield from (Skipped(*gap, kind_of[gap], str(error)) for gap in group)
-            continue
-        seconds = time.perf_counter() - began
-        at = 0
-        for gap, length in zip(group, lengths, strict=True):
-            part = filled.cut(at, at + length)
-            at += length
-            sure = {} if promised is None else _sure(promised, source, gap, unknown, part, settings)
-            yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
-            done += 1
+    for neighbours in plan(gaps, source.sample_rate):
+        filled: list[Repaired | Skipped] = []
+        for group in _routed(neighbours, settings, model, source.sample_rate):
+            progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
+            filled += _fill_group(source, group, unknown, kind_of, settings, model, promised)
+            done += len(group)
+        yield from sorted(filled, key=lambda gap: gap.start)
     progress(done, len(gaps), "done")
+
+
+def _routed(neighbours: Sequence[Gap], settings: Settings, model: Model | None, sample_rate: int) -> list[list[Gap]]:
+    """Neighbouring gaps by the way they are filled: a click beside a long dropout is still a click."""
+    groups: dict[str, list[Gap]] = {}
+    for gap in neighbours:
+        groups.setdefault(choose(settings, model, (gap[1] - gap[0]) / sample_rate)[0], []).append(gap)
+    return list(groups.values())
+
+
+def _fill_group(
+    source: Source,
+    group: Sequence[Gap],
+    unknown: Sequence[Gap],
+    kind_of: Mapping[Gap, str],
+    settings: Settings,
+    model: Model | None,
+    promised: Promises | None,
+) -> Iterator[Repaired | Skipped]:
+    """Gaps that are filled together."""
+    began = time.perf_counter()
+    lengths = [stop - start for start, stop in group]
+    name, fill = choose(settings, model, max(lengths) / source.sample_rate)
+    try:
+        filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed)
+    except InputError as error:
+        if any(kind_of[gap] == GIVEN for gap in group):
+            raise
+        yield from (Skipped(*gap, kind_of[gap], str(error)) for gap in group)
+        return
+    seconds, at = time.perf_counter() - began, 0
+    for gap, length in zip(group, lengths, strict=True):
+        part = filled.cut(at, at + length)
+        at += length
+        sure = {} if promised is None else _sure(promised, source, gap, unknown, part, settings)
+        yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
 
 
 def _sure(
@@ -333,9 +360,15 @@ def repair(
         with open_recording(audio) as recording:
             whole, sample_rate = recording.read(0, recording.info.n_samples), recording.info.sample_rate
     else:
-        whole = np.atleast_2d(np.array(audio, dtype=np.float64))
-        if sample_rate is None or sample_rate <= 0:
-            raise InputError(f"An array needs its sample_rate in Hz, above 0; given was {sample_rate}.")
+        given = np.asarray(audio)
+        if given.dtype.kind != "f":
+            raise InputError(
+                f"Audio of type {given.dtype} has no full scale. Give floating-point samples, full scale 1."
+            )
+        whole = np.atleast_2d(np.array(given, dtype=np.float64))
+        slowest, fastest = SAMPLE_RATES
+        if sample_rate is None or not slowest <= sample_rate <= fastest:
+            raise InputError(f"An array needs its sample_rate, {slowest} to {fastest} Hz; given was {sample_rate}.")
         if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = Clip(whole, sample_rate)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from sfumato.tasks.repair import (
     load_promises,
     provenance,
 )
+
+_REPORT_FILE = re.compile(r"repair\.png|gap-\d+-draw-\d+\.wav", re.IGNORECASE)
 
 AROUND_S = 2.0
 """Sound on both sides of a gap in the report's excerpts."""
@@ -105,12 +108,13 @@ def repair_file(
     settings = settings or Settings()
     destination = Path(destination)
     _check_writable(destination.parent)
-    if report is not None:
-        _make(report)
     promised = load_promises(settings)
     with open_recording(source) as recording:
         cut = _Source(recording)
         _check_destination(Path(source), destination, recording)
+        if report is not None:
+            _check_report(report, Path(source), destination)
+            _make(report)
         decoded = time.perf_counter()
         progress(0, 0, "looking for damage" if gaps is None else "checking gaps")
         chosen, kinds, skipped = gaps_of(cut, gaps, recording.blocks(BLOCK))
@@ -221,6 +225,13 @@ def _excerpts(source: _Source, gap: Repaired, index: int, folder: Path) -> list[
         write(path, audio, source.sample_rate)
         paths.append(path)
     return paths
+
+
+def _check_report(report: Path, source: Path, destination: Path) -> None:
+    """Refuse a report whose files would replace the input or the output."""
+    for path in (source, destination, destination.with_name(destination.name + ".json")):
+        if path.resolve().parent == report.resolve() and _REPORT_FILE.fullmatch(path.resolve().name):
+            raise InputError(f"{path} would be replaced by a file of the report. Choose another folder for the report.")
 
 
 def _make(folder: Path) -> None:

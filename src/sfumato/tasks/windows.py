@@ -7,6 +7,7 @@ window is turned onto the principal axes of its context, each axis is filled as 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def fill_group(
     group
         Gaps to fill together, in samples.
     unknown
-        Every damaged stretch, also those not to be filled here.
+        Every damaged stretch, also those not to be filled here; in order, none overlapping another.
     fill
         Fills one channel's window.
     seed
@@ -134,8 +135,8 @@ def fill_group(
     inside[lo - start : hi - start] = True
     known = inside.copy()
     own = np.zeros(n, dtype=bool)
-    for a, b in unknown:
-        known[max(a - start, 0) : max(b - start, 0)] = False
+    for a, b in within(unknown, start, start + n):
+        known[max(a - start, 0) : b - start] = False
     for a, b in group:
         own[a - start : b - start] = True
     known &= np.isfinite(audio).all(axis=0)
@@ -155,17 +156,19 @@ def fill_group(
     heard = [i for i in range(source.channels) if power[i] > 1e-12 * power[0] and power[0] > 0.0]
     windows = [Window(rotated[i], known, inside, own, rate, item=group[0][0] * MAX_CHANNELS + i) for i in heard]
     # One linear-algebra thread per axis: a banded solve gains nothing from more, and spinning threads cost a lot.
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
+    pool, sources = ThreadPoolExecutor(os.cpu_count()), None
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
             results = list(pool.map(fill, windows))
-            sources = None
             if seed is not None:
                 sources = [
                     source_of(window, seed) if result.source is None else result.source
                     for window, result in zip(windows, results, strict=True)
                 ]
-        except np.linalg.LinAlgError as error:
-            raise InputError(f"{_named(group, rate)}: no model fits the sound around it ({error}).") from error
+    except np.linalg.LinAlgError as error:
+        raise InputError(f"{_named(group, rate)}: no model fits the sound around it ({error}).") from error
+    finally:  # after an interrupt, what runs is not waited for
+        pool.shutdown(wait=False, cancel_futures=True)
 
     def turned_back(parts: list[Array]) -> Array:
         whole = np.zeros((max((len(part) for part in parts), default=1), source.channels, int(own.sum())))
@@ -174,6 +177,12 @@ def fill_group(
         return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
 
     return Filled(turned_back([result.draws for result in results]), None if sources is None else turned_back(sources))
+
+
+def within(gaps: Sequence[Gap], start: int, stop: int) -> Sequence[Gap]:
+    """Those of sorted, disjoint gaps that reach into ``[start, stop)``."""
+    first = bisect_right(gaps, start, key=lambda gap: gap[1])
+    return gaps[first : bisect_left(gaps, stop, key=lambda gap: gap[0])]
 
 
 def _named(group: Sequence[Gap], sample_rate: int) -> str:

@@ -242,6 +242,8 @@ def test_every_preset_builds_its_network() -> None:
     assert {"conffusion", "conffusion-tiny"} <= set(names)
     for name in names:
         plan = preset.load(name)
+        if plan.preset.system != conffusion.NAME:
+            continue
         network = conffusion.build(plan.config)
         x, condition = torch.zeros(1, 1, 64, 32), torch.zeros(1, plan.config.network.condition_channels, 64, 32)
         assert network(x, torch.zeros(1), condition).shape == x.shape

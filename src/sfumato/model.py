@@ -30,7 +30,11 @@ from sfumato.files import sync_folder, write_atomically
 FORMAT = 1
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
-SYSTEMS = {"conffusion": "sfumato.systems.conffusion", "n_conffusion": "sfumato.systems.n_conffusion"}
+SYSTEMS = {
+    "conffusion": "sfumato.systems.conffusion",
+    "n_conffusion": "sfumato.systems.n_conffusion",
+    "uasrm": "sfumato.systems.uasrm",
+}
 """Name of each system -> its module, imported when a model of it is loaded. Systems lie above this module, so they
 are named here and not imported: the one place where the house points up."""
 

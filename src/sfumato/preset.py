@@ -11,7 +11,7 @@ data: {examples: 6144}
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,19 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
-from sfumato.data import manifest
-from sfumato.data.inpainting import SHARD, Bank, build_bank
+from sfumato.data import inpainting, manifest, spectrograms
+from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row
 from sfumato.errors import InputError
 from sfumato.model import SYSTEMS, Card, shipped_folder
-from sfumato.train import Dataset, Fitted, TrainSettings, fit
+from sfumato.train import Fitted, TrainSettings, fit
 
-Progress = Callable[[int, int, str], None]
-
-
-class DataSettings(Settings):
-    """Training examples and where they are kept."""
-
-    examples: int = Field(6144, ge=1, description="training examples, made once and read again every epoch")
-    validation_examples: int = Field(256, ge=0, description="validation examples; 0 for no validation")
-    seed: int = Field(1, ge=0, description="seed of the examples")
-    renders: bool = Field(False, description="also train on renders of scores, whose licences are their own")
-    processes: int = Field(2, ge=1, description="processes that make the examples")
-    bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
+EXAMPLES: dict[str, Builder] = {
+    "conffusion": inpainting.examples,
+    "n_conffusion": inpainting.examples,
+    "uasrm": spectrograms.examples,
+}
+"""Name of each system -> the function that makes its training examples."""
 
 
 class Preset(Settings):
@@ -118,13 +112,12 @@ def train(
     rendered = None if preset.data.renders else False
     used = manifest.select(rows, "train", rendered)
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
-    examples = _bank(used, data, folder / "train", preset.data, preset.data.examples, progress)
+    build = EXAMPLES[preset.system]
+    examples = build(used, data, folder / "train", "train", plan.config, preset.data, progress)
     validation = None
     if preset.data.validation_examples:
         held_out = manifest.select(rows, "validation", rendered)
-        validation = _bank(
-            held_out, data, folder / "validation", preset.data, preset.data.validation_examples, progress
-        )
+        validation = build(held_out, data, folder / "validation", "validation", plan.config, preset.data, progress)
     card = Card(
         summary=preset.summary,
         licence=preset.licence,
@@ -134,18 +127,6 @@ def train(
     )
     system = _system(preset)
     return fit(system, plan.config, preset.train, examples, out, validation=validation, card=card, name=plan.name)
-
-
-def _bank(
-    rows: Sequence[Row], root: Path, folder: Path, settings: DataSettings, count: int, progress: Progress
-) -> Dataset:
-    """Examples of one split, made where missing."""
-
-    def tell(done: int, total: int) -> None:
-        progress(done * SHARD, total * SHARD, f"making {folder.name} examples")
-
-    paths = build_bank(rows, root, folder, count=count, seed=settings.seed, processes=settings.processes, progress=tell)
-    return Bank(paths, augment=folder.name == "train")
 
 
 def _attributions(rows: Sequence[Row]) -> tuple[str, ...]:

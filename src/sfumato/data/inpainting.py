@@ -16,10 +16,12 @@ import numpy as np
 import soundfile as sf
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from sfumato.data.manifest import Row
+from sfumato.data.examples import DataSettings, Progress
+from sfumato.data.manifest import Row, Split
 from sfumato.diffusion import noise
 from sfumato.errors import InputError
 from sfumato.files import replacing
@@ -193,3 +195,24 @@ class Bank:
         clean, mean, draw = levels
         view = gap_levels.picture(mean, draw, flags[0], flags[1])
         return {"clean": gap_levels.target(clean, view), "condition": view.condition}
+
+
+def examples(
+    rows: Sequence[Row],
+    root: Path,
+    folder: Path,
+    split: Split,
+    config: BaseModel,
+    settings: DataSettings,
+    progress: Progress,
+) -> Bank:
+    """The bank of one split, made where missing (see `sfumato.preset`)."""
+    count = settings.examples if split == "train" else settings.validation_examples
+
+    def shards(done: int, total: int) -> None:
+        progress(done * SHARD, total * SHARD, f"making {split} examples")
+
+    paths = build_bank(
+        rows, root, folder, count=count, seed=settings.seed, processes=settings.processes, progress=shards
+    )
+    return Bank(paths, augment=split == "train")

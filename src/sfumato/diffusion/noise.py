@@ -69,6 +69,11 @@ def uniform(
     return torch.from_numpy(np.asarray((whole + 0.5) / 2.0**52))
 
 
+def chooser(*, seed: int, item: int) -> np.random.Generator:
+    """A generator of an item's own for making examples, apart from every stream of noise."""
+    return _generator(_DATA, seed, item, 1)
+
+
 def walk(shape: Sequence[int], *, seed: int, items: Sequence[int]) -> Noise:
     """A sampler's noise for a batch: `walk(…)(step)` stacks `normal` of each item to (len(items), *shape).
 

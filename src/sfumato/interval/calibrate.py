@@ -64,8 +64,8 @@ def rcps(losses: ArrayLike, alpha: float, delta: float, kind: Bound, seed: int =
 def crc(losses: ArrayLike, alpha: float) -> int:
     """Index of the smallest interval whose loss on a new clip is at most alpha on average.
 
-    The average is over calibration clips and new clip together: a single calibration may do worse, about every second
-    one does. The rule: (sum of losses + 1) / (n + 1) <= alpha.
+    The average is over calibration clips and new clip together: a single calibration may do worse, and often
+    does. The rule: (sum of losses + 1) / (n + 1) <= alpha.
 
     Parameters
     ----------

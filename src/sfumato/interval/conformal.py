@@ -121,7 +121,7 @@ def quality_bound(value: float, predicted: ArrayLike | None = None, score: Score
     Examples
     --------
     >>> scores = quality_scores([2.0, 6.0, 3.0, 5.0], [2.0, 4.0, 4.0, 5.0], "ratio")
-    >>> float(quality_bound(quantile(scores, 0.25), 3.0, "ratio"))
+    >>> float(quality_bound(quantile(scores, 0.4), 3.0, "ratio"))
     3.0
     """
     if score == "plain":

@@ -110,7 +110,7 @@ def scores(raw: Interval, truth: ArrayLike, family: Family = "scale", floor: flo
     miss = np.abs(true - raw.point)
     if family == "add":
         return np.where(miss == 0, -np.inf, miss - half)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(miss == 0, 0.0, miss / half)
 
 

@@ -25,7 +25,7 @@ from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
 from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.windows import MAX_GAP_S, Clip, Filled, Gap, Source, fill_group, plan
+from sfumato.tasks.windows import MAX_GAP_S, Clip, Filled, Gap, Source, fill_group, joined, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -135,12 +135,7 @@ def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples:
         if start < 0 or stop > n_samples:
             raise InputError(f"{name} is not inside the audio (0–{total:g} s). Give a gap inside it.")
         out.append((start, stop))
-    merged: list[Gap] = []
-    for start, stop in sorted(out):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
+    merged = joined(out)
     for start, stop in merged:
         if (reason := _unfillable(start, stop, sample_rate)) is not None:
             raise InputError(reason)
@@ -363,7 +358,7 @@ def repair(
         given = np.asarray(audio)
         if given.dtype.kind != "f":
             raise InputError(
-                f"Audio of type {given.dtype} has no full scale. Give floating-point samples, full scale 1."
+                f"Audio of type {given.dtype} has no full scale. Give floating-point samples within ±1."
             )
         whole = np.atleast_2d(np.array(given, dtype=np.float64))
         slowest, fastest = SAMPLE_RATES

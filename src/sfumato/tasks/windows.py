@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -177,6 +177,17 @@ def fill_group(
         return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
 
     return Filled(turned_back([result.draws for result in results]), None if sources is None else turned_back(sources))
+
+
+def joined(gaps: Iterable[Gap]) -> list[Gap]:
+    """Gaps in order, those that overlap or touch as one."""
+    out: list[Gap] = []
+    for start, stop in sorted(gaps):
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(stop, out[-1][1]))
+        else:
+            out.append((start, stop))
+    return out
 
 
 def within(gaps: Sequence[Gap], start: int, stop: int) -> Sequence[Gap]:

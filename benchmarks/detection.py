@@ -6,9 +6,9 @@
 DIR holds `manifest.jsonl` (one JSON object a line: source, recording, path, split) and the WAV files it names.
 
 A true gap counts as found if finds of any kind cover at least 90 % of its samples; a find counts as right if true
-gaps, widened by 2 ms on either side, cover at least half of it. Recall is of true gaps of a kind, precision of finds that call themselves that kind. Intervals
-are 95 % percentile bootstraps over recordings. False finds per ten minutes are counted on whole, undamaged
-recordings.
+gaps, widened by 2 ms on either side, cover at least half of it. Recall is of true gaps of a kind, precision of finds
+that call themselves that kind. Intervals are 95 % percentile bootstraps over recordings. False finds per ten minutes
+are counted on whole, undamaged recordings.
 """
 
 import argparse

@@ -29,6 +29,7 @@ Known = NDArray[np.bool_]
 Estimator = Callable[[Sequence[Array], int], tuple[Array, float]]
 
 MAX_ORDER = 2048
+_MAX_NUMBERS = 1 << 26
 
 # Added to the precision's diagonal, relative to it, where Cholesky needs it: pure tones, digital silence. Its smallest
 # eigenvalues belong to the strongest partials, so the ridge starts far below 120 dB and grows only if it must.
@@ -124,18 +125,17 @@ def posterior(x: Array, known: Known, coefficients: Array, variance: float) -> G
     """
     missing = np.flatnonzero(~known)
     right = -_precision_times(np.where(known, x, 0.0), coefficients)[missing]
-    bands = _precision_bands(missing, len(x), coefficients)
-    factor = _cholesky(bands)
+    factor = _cholesky(lambda: _precision_bands(missing, len(x), coefficients))
     mean = np.asarray(cho_solve_banded((factor, True), right, check_finite=False))
     return GapPosterior(mean, variance, factor)
 
 
-def _cholesky(bands: Array) -> Array:
-    """Lower banded Cholesky factor, with the smallest ridge that gives one."""
-    scale, ridge = max(float(bands[0].max(initial=0.0)), 1.0), _RIDGE
+def _cholesky(bands: Callable[[], Array]) -> Array:
+    """Lower banded Cholesky factor, in place as it may be large, with the smallest ridge that gives one."""
+    ridge = _RIDGE
     while True:
-        lifted = bands.copy()
-        lifted[0] += ridge * scale
+        lifted = bands()
+        lifted[0] += ridge * max(float(lifted[0].max(initial=0.0)), 1.0)
         try:
             return np.asarray(cholesky_banded(lifted, lower=True, overwrite_ab=True, check_finite=False))
         except np.linalg.LinAlgError:
@@ -163,11 +163,11 @@ def _precision_bands(missing: NDArray[np.int64], n: int, a: Array) -> Array:
     contiguous = missing[-1] - missing[0] == count - 1
     if contiguous and missing[0] >= p and missing[-1] < n - p:
         autocorrelation = fftconvolve(a, a[::-1])[p:]
-        return np.repeat(autocorrelation[: bandwidth + 1, None], count, axis=1)
+        return np.array(np.broadcast_to(autocorrelation[: bandwidth + 1, None], (bandwidth + 1, count)), order="F")
     sums = np.zeros((p + 1, p + 1))  # sums[d, k] = a[0] a[d] + ... + a[k] a[k + d]
     for d in range(p + 1):
         sums[d, : p + 1 - d] = np.cumsum(a[: p + 1 - d] * a[d:])
-    bands = np.zeros((bandwidth + 1, count))
+    bands = np.zeros((bandwidth + 1, count), order="F")
     for offset in range(bandwidth + 1):
         i, j = missing[: count - offset], missing[offset:]
         d = np.minimum(j - i, p)
@@ -218,8 +218,9 @@ def janssen(
 
 
 def feasible_order(known: Known, order: int) -> int:
-    """`order`, or a third of the observed samples if that is less (at least 1)."""
-    return max(1, min(order, int(known.sum()) // 3))
+    """`order`, or less: a third of the observed samples at most, and what keeps the posterior's factor below 512 MB."""
+    observed = int(known.sum())
+    return max(1, min(order, observed // 3, _MAX_NUMBERS // max(1, len(known) - observed)))
 
 
 def order_of(order_s: float, sample_rate: int) -> int:

@@ -49,7 +49,7 @@ def named(names: Iterable[str]) -> list[Source]:
 
 
 def fetch(names: Iterable[str] = (), to: Path | None = None) -> Iterator[Fetched]:
-    """Fetch and unpack sources, one after another; what is already there is verified and kept.
+    """Fetch and unpack sources, one after another; a package already there is verified, an unpacked folder kept.
 
     Parameters
     ----------

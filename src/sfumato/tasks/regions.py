@@ -3,9 +3,10 @@
 A region is a rectangle of STFT bins (windows of 46.4 ms every 11.6 ms) and the samples between its two times. Whatever
 fills it, the edit that is added to the recording lives in those samples only, so every other sample is bit-identical.
 Bins beside the rectangle are another matter: STFT bins overlap, and no sound but silence lies in a rectangle alone. Of
-all edits between the two times, `confine` picks the one nearest to the wanted bins while every bit of energy outside
-the rectangle is charged `PENALTY` times: what is left there is more than 50 dB below the edit, and is measured
-(`leak_db`). The price is paid inside: an edit fades towards the rectangle's sides over some 60 Hz.
+all edits between the two times, `confine` picks the one nearest to the wanted bins while energy outside the rectangle
+is charged `PENALTY` times. What is left there lies 50 to 60 dB below the edit where the rectangle is 1 kHz high or
+higher, about 40 dB where it is small, and is measured (`leak_db`). The price is paid inside: an edit fades towards the
+rectangle's upper and lower side over some 60 Hz.
 
 Every method that fills gaps fills regions: the stretch is filled as if all of it were missing, and the fill's bins in
 the rectangle are kept. For an autoregressive process that loses nothing, as its bands are independent.
@@ -37,6 +38,8 @@ Known = NDArray[np.bool_]
 PENALTY = 1e3
 MIN_CELLS = 12.0
 """Least seconds times Hz of a region: less than this holds no sound of its own."""
+MIN_WIDTH_HZ = 200.0
+"""Least height of a region: its sides fade over some 60 Hz each, and something must be left between them."""
 
 _MAX_ROUNDS = 200
 _TOLERANCE = 1e-2
@@ -109,6 +112,8 @@ def check(regions: Sequence[Region], sample_rate: int, n_samples: int) -> list[B
         if stop - start > MAX_GAP_S * sample_rate:
             raise InputError(f"Region {region} lasts {stop_s - start_s:g} s; up to {MAX_GAP_S:g} s can be filled.")
         high = min(high, top)
+        if high - low < MIN_WIDTH_HZ:
+            raise InputError(f"Region {region} is {high - low:g} Hz high. Give one of {MIN_WIDTH_HZ:g} Hz or more.")
         if (low > 0.0 or high < top) and (stop_s - start_s) * (high - low) < MIN_CELLS:
             raise InputError(
                 f"Region {region} is {(stop_s - start_s) * (high - low):.1f} s·Hz small: no sound fits into less than "
@@ -198,7 +203,7 @@ def grid_around(boxes: Sequence[Box], sample_rate: int) -> Grid:
 def confine(edit: Array, boxes: Sequence[Box], sample_rate: int) -> Array:
     """The part of an edit ``(..., stop - start)`` of a group's stretch that lies in its boxes.
 
-    With S the STFT, M the boxes' bins and p = `PENALTY`, minimises ``|M S (d - edit)|² + p |(1 - M) S d|²`` over edits
+    With S the STFT and M the boxes' bins, minimises ``|M S (d - edit)|² + p |(1 - M) S d|²``, p = `PENALTY`, over edits
     d of that stretch, by conjugate gradients. An edit of all bins comes back as it is.
     """
     if all_bins(boxes, sample_rate):
@@ -213,6 +218,7 @@ def confine(edit: Array, boxes: Sequence[Box], sample_rate: int) -> Array:
         whole[..., own] = d
         return grid.backward(grid.forward(whole) * touched)[..., own]
 
+    # T being `concentrate`, whose eigenvalues lie from 0 to 1: solve (p - (p - 1) T) d = T edit.
     wanted = concentrate(edit)
     d = np.zeros_like(wanted)
     residual = wanted.copy()

@@ -5,6 +5,7 @@
     python benchmarks/repair.py table --out runs/repair
     python benchmarks/repair.py measure --data DIR --out runs/risk --families risk
     python benchmarks/repair.py risk --out runs/risk                          # what `method auto` goes by
+    python benchmarks/repair.py ship --model runs/conffusion/model --out runs/risk --to weights/conffusion
 
 Each clip is 5 s of one recording, its channels averaged to mono, with one gap near the middle, at every length in turn.
 Methods come in families, measured one at a time: a model that changes leaves the classical fills as they are.
@@ -388,13 +389,31 @@ def print_risk(out: Path) -> None:
             values = [np.nanmean(column(bodies, ms, name, figure)) for ms in lengths]
             print(f"{name:10}" + "".join(f"{value:12.4f}" for value in values))
     print(f"\n# spreads within {PROMISE_DB} dB of the AR mean's SDR, where that is {WAVEFORM_DB} dB or more")
-    for ms in lengths:
+    for name, value in risks(bodies).items():
+        print(f"{name}: {value:.6f}")
+
+
+def risks(bodies: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean Zimtohrli distance of each spread at each length, as `conffusion.spread` reads it off a card."""
+    found = {}
+    for ms in sorted({r["length_ms"] for b in bodies for r in b["results"]}):
         best = np.nanmean(column(bodies, ms, "spread 0", "sdr"))
         for spread in SPREADS:
             lost = best - np.nanmean(column(bodies, ms, f"spread {spread:g}", "sdr"))
             if best < WAVEFORM_DB or lost <= PROMISE_DB:
                 value = np.nanmean(column(bodies, ms, f"spread {spread:g}", "zimtohrli"))
-                print(f"risk_{spread:g}_{ms}ms: {value:.6f}")
+                found[f"risk_{spread:g}_{ms}ms"] = round(float(value), 6)
+    return found
+
+
+def ship(model: str, out: Path, to: Path) -> None:
+    """Write the model with its risks on its card."""
+    from sfumato.model import load, save
+
+    trained = load(model)
+    card = trained.card.model_copy(update={"figures": risks(read(out)[0])})
+    save(dataclasses.replace(trained, card=card), to)
+    print(f"{to}: {len(card.figures)} figures")
 
 
 def keep_to(options: argparse.Namespace) -> None:
@@ -413,10 +432,11 @@ def keep_to(options: argparse.Namespace) -> None:
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "table", "risk"))
+    parser.add_argument("what", choices=("measure", "table", "risk", "ship"))
     parser.add_argument("--data", type=Path, help="folder of a built manifest")
     parser.add_argument("--out", type=Path, required=True, help="folder for one result file per clip")
-    parser.add_argument("--model", default="conffusion")
+    parser.add_argument("--model", default="conffusion", help="name or folder")
+    parser.add_argument("--to", type=Path, help="folder of the shipped model")
     parser.add_argument("--split", default="validation", choices=("validation", "test"))
     parser.add_argument("--clips", type=int, default=104)
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS_MS), metavar="MS")
@@ -441,6 +461,8 @@ def main() -> None:
         with ProcessPoolExecutor(options.processes) as pool:
             for done, name in enumerate(pool.map(measure_clip, jobs), start=1):
                 print(f"{done}/{len(jobs)} {name}", flush=True)
+    elif options.what == "ship":
+        ship(options.model, options.out, options.to)
     elif options.what == "table":
         print_table(options.out)
     else:

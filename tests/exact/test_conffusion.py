@@ -7,7 +7,7 @@ from torch import nn
 
 from sfumato.diffusion.noise import BatchNoise
 from sfumato.signal import gap_levels
-from sfumato.signal.levels import N_BANDS
+from sfumato.signal.levels import N_BANDS, band_edges
 from sfumato.systems import conffusion
 
 FRAMES = gap_levels.N_FRAMES
@@ -75,9 +75,14 @@ def test_what_is_not_drawn_of_the_swing_is_made_up_for_in_power() -> None:
     out = config.sigma_max * config.sigma_data / np.hypot(config.sigma_max, config.sigma_data)
     for log_variance, temperature in ((-1.0, 0.0), (0.3, 0.0), (0.3, 0.6)):
         (lifted, view), (plain, _) = drawn(log_variance, temperature), drawn(-30.0, temperature)
-        variance_db = gap_levels.SCALE_DB**2 * out**2 * np.exp(log_variance) * (1.0 - temperature**2)
-        swing = np.random.default_rng(0).normal(0.0, np.sqrt(variance_db), 2_000_000)
-        in_power = 10.0 * np.log10(np.mean(10.0 ** (swing / 10.0)))
-        wanted = conffusion.POWER_SHARE * in_power
-        np.testing.assert_allclose((lifted - plain)[:, view.touched], wanted, atol=0.05)
-        np.testing.assert_array_equal((lifted - plain)[:, ~view.touched], 0.0)
+        inner = gap_levels.wholly_missing(view.touched)
+        for band in (0, 30, 50, 63):
+            steady = np.random.default_rng(1).standard_exponential((20_000, int(np.diff(band_edges())[band])))
+            fading = np.var(10.0 * np.log10(steady.mean(axis=1)))
+            variance_db = gap_levels.SCALE_DB**2 * out**2 * np.exp(log_variance) - fading
+            spread = np.sqrt(max(variance_db, 0.0) * (1.0 - temperature**2))
+            swing = np.random.default_rng(0).normal(0.0, spread, 1_000_000)
+            wanted = conffusion.POWER_SHARE * 10.0 * np.log10(np.mean(10.0 ** (swing / 10.0)))
+            np.testing.assert_allclose((lifted - plain)[band, inner], wanted, atol=0.15)
+        np.testing.assert_array_equal((lifted - plain)[:, ~inner], 0.0)
+        assert inner.sum() == view.touched.sum() - 8

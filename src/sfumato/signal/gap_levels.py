@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sfumato.signal.levels import HOP_S, Grid
+from sfumato.signal.levels import HOP_S, WINDOW_S, Grid
 
 Array = NDArray[np.float64]
 Known = NDArray[np.bool_]
@@ -113,6 +113,13 @@ def frames_of(known: Known, inside: Known, own: Known, grid: Grid) -> tuple[Know
     """
     centre = np.minimum(np.arange(grid.n_frames) * grid.hop_length, grid.n_samples - 1)
     return ~grid.touched(known | ~inside) & inside[centre], grid.touched(~own) & inside[centre]
+
+
+def wholly_missing(touched: Known) -> Known:
+    """Touched frames whose whole analysis window lies in the gap: the others show known sound too."""
+    reach = round(WINDOW_S / HOP_S)
+    padded = np.pad(touched, reach)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).all(axis=1))
 
 
 def window_samples(sample_rate: int) -> int:

@@ -32,13 +32,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import polygamma
 from torch import Tensor, nn
 
 from sfumato.config import Settings
 from sfumato.diffusion import guide, noise, precondition, sample, schedule
 from sfumato.networks import unet2d
 from sfumato.signal import gap_levels
-from sfumato.signal.levels import Grid, shape
+from sfumato.signal.levels import Grid, band_edges, shape
 
 if TYPE_CHECKING:
     from sfumato.diffusion.noise import BatchNoise
@@ -58,9 +59,14 @@ TURNS = ("denoise",)
 _ORDERS_S = ((0.2, (2048 / 44100, 1024 / 44100)), (0.5, (1024 / 44100, 512 / 44100)), (np.inf, (512 / 44100,)))
 
 _SURPRISE_WEIGHT = 0.1
-POWER_SHARE = 0.5
-"""How much of the gap between levels in dB and in power the fill makes up for; chosen on validation recordings: 0 has
-the least band distance, 1 the right energy, also where a few loud frames make it."""
+
+_FADING = (10.0 / math.log(10.0) / gap_levels.SCALE_DB) ** 2 * polygamma(1, np.diff(band_edges()))
+"""Variance of each band's level in steady noise, in the picture's units: the trigamma function of its bins."""
+
+POWER_SHARE = 0.6
+"""How much of the difference between the mean of levels in dB and the level of their mean power a fill makes up for;
+chosen on validation recordings. 1 has the right energy on average, also where a few loud frames make it, and a larger
+distance in dB."""
 
 
 class Config(Settings):
@@ -136,8 +142,9 @@ def draw_levels(
 ) -> list[Array]:
     """Levels in dB ``(bands, frames)`` for each view: expectation plus `temperature` times a draw's departure from it.
 
-    The mean of levels in dB that swing lies below the level of their mean power. What of the swing is not drawn is
-    made up for by a lift of `POWER_SHARE` of that difference, ``ln(10) / 20`` times the variance for a Gaussian.
+    The mean of levels in dB that swing lies below the level of their mean power, by ``ln(10) / 20`` times the variance
+    for a Gaussian. In frames that show nothing known, a lift by `POWER_SHARE` of that makes up for what of the swing
+    is not drawn. The fading of steady noise is no part of it: the source brings that.
 
     Views are pairs 0, 1, ... of mirrored draws of one window; both draws of a pair share their levels, so that their
     mean is untouched by them.
@@ -154,8 +161,11 @@ def draw_levels(
     guess = _guess(network, condition, config)
     top = torch.full((len(views),), config.sigma_max)
     deviation, log_variance = guess(torch.zeros_like(condition[:, :1]), top)
-    undrawn = (1.0 - temperature**2) * log_variance.exp()
-    lift = POWER_SHARE * (math.log(10.0) / 20.0) * gap_levels.SCALE_DB * undrawn
+    fading = torch.from_numpy(_FADING).float()[None, None, :, None]
+    swing = (log_variance.exp() - fading).clamp(min=0.0)
+    undrawn = (1.0 - temperature**2) * swing
+    inner = torch.from_numpy(np.stack([gap_levels.wholly_missing(view.touched) for view in views]))[:, None, None, :]
+    lift = POWER_SHARE * (math.log(10.0) / 20.0) * gap_levels.SCALE_DB * undrawn * inner
     if temperature > 0.0:
         sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
         pairs = [

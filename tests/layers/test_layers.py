@@ -101,6 +101,7 @@ def test_imports_point_down(path):
         (("systems", "rave"), "from sfumato.systems.conffusion import Config"),
         (("networks", "dit"), "from sfumato.networks import unet2d"),
         (("tasks", "repair"), "from sfumato.train import fit"),
+        (("interval", "family"), "from sfumato.signal import stft"),
         (("data", "crops"), "if TYPE_CHECKING:\n    pass\nelse:\n    from sfumato.cli import main"),
     ],
 )
@@ -145,6 +146,12 @@ def test_the_core_touches_nothing_outside(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("open", "torch.manual_seed", "torch.cuda.is_available", "torch.load"), called
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "interval").glob("*.py")), ids=lambda path: path.stem)
+def test_a_promise_can_be_checked_without_torch(path):
+    imported = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert not [node.lineno for node in imported if "torch" in ast.unparse(node)]
 
 
 def run_python(code):

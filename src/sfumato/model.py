@@ -28,7 +28,11 @@ from sfumato.errors import InputError, ModelError, ResourceError
 FORMAT = 1
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
-SYSTEMS = {"conffusion": "sfumato.systems.conffusion", "uasrm": "sfumato.systems.uasrm"}
+SYSTEMS = {
+    "conffusion": "sfumato.systems.conffusion",
+    "cqtdiff": "sfumato.systems.cqtdiff",
+    "uasrm": "sfumato.systems.uasrm",
+}
 """Name of each system -> its module, imported when a model of it is loaded. Systems lie above this module, so they
 are named here and not imported: the one place where the house points up."""
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("model", "metrics", "checkpoint"),
     ("systems",),
     ("tasks",),
-    ("data", "train"),
+    ("data", "train", "convert", "convert_child"),
     ("preset",),
     ("cli",),
 )

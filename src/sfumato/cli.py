@@ -79,6 +79,7 @@ def _application(wanted: str | None) -> typer.Typer:
     models = typer.Typer(help="Models that come with sfumato, or lie in a folder.", no_args_is_help=True)
     models.command("list")(_guarded(models_list))
     models.command("show")(_guarded(models_show))
+    models.command("convert")(_guarded(models_convert))
     app.add_typer(data, name="data")
     app.add_typer(models, name="models")
     return app
@@ -263,6 +264,25 @@ def models_show(
         elif value not in ("", None):
             table.add_row(name.replace("_", " "), "\n".join(value) if isinstance(value, tuple) else str(value))
     _print(table)
+
+
+def models_convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="FILE.pt", help="published checkpoint, a pickle", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="model's folder to write", show_default=False)],
+    system: Annotated[str, typer.Option(help="system whose published layout it is in")] = "cqtdiff",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value of the configuration, where the file doesn't tell; may be repeated"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn a published checkpoint into a model's folder; it is read as plain data, in a sealed process."""
+    from sfumato.convert import convert
+
+    done = convert(checkpoint, out, system, assignments or [])
+    _say(f"{out}: {done.weights} weights" + (f", the checkpoint's '{done.part}'" if done.part else ""))
 
 
 def _gap(text: str) -> tuple[float, float]:

@@ -32,6 +32,7 @@ MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
 SYSTEMS = {
     "conffusion": "sfumato.systems.conffusion",
+    "cqtdiff": "sfumato.systems.cqtdiff",
     "n_conffusion": "sfumato.systems.n_conffusion",
     "uasrm": "sfumato.systems.uasrm",
 }

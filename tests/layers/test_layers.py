@@ -25,7 +25,7 @@ LAYERS = (
     ("model", "metrics", "checkpoint"),
     ("systems",),
     ("tasks",),
-    ("data", "train"),
+    ("data", "train", "convert", "convert_child"),
     ("preset",),
     ("cli",),
 )

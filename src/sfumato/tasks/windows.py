@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from sfumato.diffusion import noise
 from sfumato.errors import InputError
 from sfumato.signal import gap_levels
 from sfumato.tasks.fill import CONTEXT_S, Fill, Window, source_of
@@ -27,6 +28,9 @@ Gap = tuple[int, int]
 MAX_GAP_S = 2.0
 MIN_CONTEXT_S = 0.02
 MAX_CHANNELS = 64
+
+FLOOR_DB = -80.0
+_FLOOR_STEP = 1 << 40
 
 
 class Source(Protocol):
@@ -154,7 +158,10 @@ def fill_group(
     axes, power = _principal_axes(audio[:, near])
     rotated = axes.T @ audio
     heard = [i for i in range(source.channels) if power[i] > 1e-12 * power[0] and power[0] > 0.0]
-    windows = [Window(rotated[i], known, inside, own, rate, item=group[0][0] * MAX_CHANNELS + i) for i in heard]
+    windows = []
+    for i in heard:
+        item = group[0][0] * MAX_CHANNELS + i
+        windows.append(Window(_with_floor(rotated[i], known, near, item), known, inside, own, rate, item))
     # One linear-algebra thread per axis: a banded solve gains nothing from more, and spinning threads cost a lot.
     pool, sources = ThreadPoolExecutor(os.cpu_count()), None
     try:
@@ -177,6 +184,18 @@ def fill_group(
         return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
 
     return Filled(turned_back([result.draws for result in results]), None if sources is None else turned_back(sources))
+
+
+def _with_floor(x: Array, known: NDArray[np.bool_], near: slice, item: int) -> Array:
+    """`x` with a floor of white noise under its known samples, `FLOOR_DB` below their level around the gap.
+
+    An empty band (above the edge of a lossy codec, or of an older sample rate) has no noise to tell an AR model by:
+    its spectrum spans more than double precision holds, and fills collapse. 16-bit recordings have such a floor.
+    """
+    heard = x[near][known[near]]
+    level = np.sqrt(np.mean(heard**2)) * 10.0 ** (FLOOR_DB / 20.0)
+    floor = noise.normal((len(x),), seed=0, item=item, step=_FLOOR_STEP).double().numpy()
+    return np.where(known, x + level * floor, 0.0)
 
 
 def joined(gaps: Iterable[Gap]) -> list[Gap]:

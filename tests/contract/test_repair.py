@@ -321,3 +321,20 @@ def test_auto_fills_a_click_beside_a_dropout_as_a_click(tiny: Path) -> None:
 def test_arrays_that_make_no_sense_are_refused(audio: np.ndarray, rate: int, gaps: list) -> None:
     with pytest.raises(InputError):
         repair(audio, gaps, sample_rate=rate, settings=Settings(method="janssen"))
+
+
+@pytest.mark.parametrize("method", ["ar", "janssen"])
+def test_sound_with_an_empty_band_is_filled_at_its_level(method: str) -> None:
+    """Band-limited recordings without a floor of noise: resampled, decoded from a lossy format, synthetic."""
+    import soxr
+
+    whole = soxr.resample(music(3.0).T, RATE, 2 * RATE).T
+    tone = np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / RATE)[None]
+    for audio, rate, loss in ((whole, 2 * RATE, 0.3), (tone, RATE, 1e-3)):
+        start, stop = round(1.5 * rate), round(1.53 * rate)
+        damaged = audio.copy()
+        damaged[:, start:stop] = 0.0
+        settings_ = Settings(method=method, draws=1)
+        fill = repair(damaged, [(1.5, 1.53)], sample_rate=rate, settings=settings_).audio[:, start:stop]
+        truth = audio[:, start:stop]
+        assert np.mean((fill - truth) ** 2) < loss * np.mean(truth**2)

@@ -27,7 +27,8 @@ LAYERS = (
     ("tasks",),
     ("data", "train", "convert", "convert_child"),
     ("preset",),
-    ("cli",),
+    ("screen",),
+    ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 APART = ("diffusion", "signal", "interval")

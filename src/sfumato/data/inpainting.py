@@ -7,7 +7,9 @@ many processes as there are cores, and read back for every later epoch with chea
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -127,6 +129,11 @@ def _make_shard(job: tuple[Sequence[Row], Path, int, range, Path]) -> Path:
     return path
 
 
+def _deaf() -> None:
+    """Leave Ctrl-C to the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def build_bank(
     rows: Sequence[Row],
     root: Path,
@@ -152,7 +159,8 @@ def build_bank(
     shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
     of = hashlib.sha256(f"{VERSION} {[(row.sha256, row.seconds) for row in rows]}".encode()).hexdigest()[:12]
     jobs = [(rows, root, seed, shard, folder / f"{of}-{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
-    with ProcessPoolExecutor(processes) as pool:
+    fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=_deaf) as pool:
         done = []
         for path in pool.map(_make_shard, jobs):
             done.append(path)

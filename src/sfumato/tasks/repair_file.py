@@ -52,6 +52,8 @@ class Outcome:
     """Excerpts around each gap, one per draw."""
     gaps: tuple[dict[str, Any], ...]
     skipped: tuple[dict[str, Any], ...]
+    truncated: bool
+    """Whether the input ended before its time."""
     seconds: float
 
 
@@ -160,7 +162,8 @@ def repair_file(
             "provenance": provenance(settings, model, promised),
         }
         write_atomically(path, (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
-    return Outcome(destination, path, picture, tuple(excerpts), rows, left, time.perf_counter() - began)
+    ended_early = recording.info.truncated
+    return Outcome(destination, path, picture, tuple(excerpts), rows, left, ended_early, time.perf_counter() - began)
 
 
 def _sha256(path: Path) -> str:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MAX_COLUMNS = 4
-_INK, _GAP, _FILL, _PAPER = "#2b2d42", "#ef476f", "#118ab2", "#fbfaf8"
+_INK, _GAP, _FILL, _DRAWS, _PAPER = "#2b2d42", "#ef476f", "#118ab2", "#f6bd60", "#fbfaf8"
 _SPAN_DB = 80.0
+_TOP_KHZ = 20.0
 
 
 def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
@@ -64,7 +65,7 @@ def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
 def _column(axes: Any, source: Source, gap: Repaired) -> None:
     """One gap, top to bottom."""
     rate, length = source.sample_rate, gap.stop - gap.start
-    around = max(round(0.12 * rate), length // 2)
+    around = max(min(round(0.12 * rate), round(0.05 * rate) + 2 * length), length // 2)
     wide = around + round(0.05 * rate)  # a window more than is shown, so that spectrograms reach the frame's edges
     start, stop = max(gap.start - wide, 0), min(gap.stop + wide, source.n_samples)
     before = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
@@ -75,16 +76,18 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     draws = gap.draws.mean(axis=1)
     time_s = np.arange(start, stop) / rate
     shown_s = (max(gap.start - around, 0) / rate, min(gap.stop + around, source.n_samples) / rate)
-    peak = 1.3 * max(float(np.abs(repaired).max()), float(np.abs(draws).max(initial=0.0)), 1e-6)
+    peak = 1.7 * max(float(np.abs(repaired).max()), float(np.abs(draws).max(initial=0.0)), 1e-6)
     for axis, signal in ((axes[0], mono), (axes[1], repaired)):
         axis.plot(time_s, signal, color=_INK, linewidth=0.6)
         axis.set_ylim(-peak, peak)
         axis.axvspan(gap.start / rate, gap.stop / rate, color=_GAP, alpha=0.12, linewidth=0)
         axis.set_yticks([])
     title = f"{gap.start / rate:.3f} s · {1e3 * length / rate:.0f} ms · {gap.kind} → {gap.method}"
-    axes[0].set_title(title, fontsize=10, color=_INK)
+    nearby = [slice(max(inside.start - around, 0), inside.start), inside, slice(inside.stop, inside.stop + around)]
+    parts = " | ".join(f"{to_db(np.mean(repaired[part] ** 2)):.1f}" if repaired[part].size else "–" for part in nearby)
+    axes[0].set_title(f"{title}\nbefore | fill | after: {parts} dBFS", fontsize=9, color=_INK)
     low, high = draws.min(axis=0), draws.max(axis=0)
-    axes[1].fill_between(time_s[inside], low, high, color=_FILL, alpha=0.35, linewidth=0, label="all draws")
+    axes[1].fill_between(time_s[inside], low, high, color=_DRAWS, alpha=0.8, linewidth=0, label="all draws")
     axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.5, label="the one pasted")
     axes[1].legend(loc="upper right", ncols=2, fontsize=7, frameon=False)
     pictures = [_spectrogram(signal, rate) for signal in (mono, repaired)]
@@ -95,6 +98,8 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
             axis.axvline(edge / rate, color="white", linewidth=0.8, linestyle=":")
     for axis in axes:
         axis.set_xlim(*shown_s)
+    for axis in axes[2:]:
+        axis.set_ylim(0.0, min(rate / 2e3, _TOP_KHZ))
     axes[3].set_xlabel("seconds", color=_INK)
 
 

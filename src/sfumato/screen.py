@@ -1,0 +1,95 @@
+"""What the command line shows: lines, tables, a progress bar, and the outcome of a repair."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sfumato.tasks.repair_file import Outcome
+
+
+def as_dict(outcome: Outcome) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "output": str(outcome.output),
+        "json": str(outcome.json),
+        "picture": str(outcome.picture) if outcome.picture else None,
+        "draws": [str(path) for path in outcome.draws],
+        "truncated": outcome.truncated,
+        "gaps": outcome.gaps,
+        "skipped": outcome.skipped,
+        "seconds": round(outcome.seconds, 3),
+    }
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Print what was found, how each gap was filled, how long it took, and where the files are."""
+    if outcome.gaps:
+        table = table_of("gap", "at", "length", "kind", "method", "took")
+        for number, gap in enumerate(outcome.gaps, start=1):
+            length = f"{1e3 * (gap['stop'] - gap['start']):.1f} ms"
+            took = f"{gap['seconds']:.2f} s"
+            table.add_row(str(number), clock(gap["start"]), length, gap["kind"], gap["method"], took)
+        show(table)
+    else:
+        say("No damage found; every sample is kept.")
+    if outcome.truncated:
+        say("the input ends early: it is shorter than its header says, or broken; what could be read was kept")
+    for gap in outcome.gaps:
+        if "quality" in gap:
+            bound = gap["quality"]
+            say(f"at {clock(gap['start'])}: band distance at most {bound['upper']:.1f} dB ({bound['level']:.0%})")
+        if "refused" in gap:
+            say(f"at {clock(gap['start'])}: no promise: {gap['refused']}")
+    for stretch in outcome.skipped:
+        say(f"left alone at {clock(stretch['start'])} ({stretch['kind']}): {stretch['reason']}")
+    places = [("repaired", outcome.output), ("record", outcome.json), ("picture", outcome.picture)]
+    for name, path in places:
+        if path is not None:
+            say(f"{name:<9}{path}")
+    if outcome.draws:
+        say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}")
+    say(f"{'took':<9}{outcome.seconds:.1f} s")
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, such as 1:02.345."""
+    minutes, rest = divmod(round(1e3 * seconds), 60_000)
+    return f"{minutes}:{rest / 1e3:06.3f}"
+
+
+def table_of(*columns: str) -> Table:
+    """An empty table."""
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
+    return table
+
+
+def show(table: Table) -> None:
+    """Show a table; names of files or makers are never read as markup."""
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    sys.stdout.write(text + "\n")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with time left on a terminal's stderr; elsewhere nothing. Call with (done, total, text)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total or None, description=text)

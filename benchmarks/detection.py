@@ -134,7 +134,7 @@ def recordings(data: Path, split: str) -> Iterator[tuple[str, Audio, int]]:
     """Name, audio and rate of every recording of a split."""
     for line in (data / "manifest.jsonl").read_text().splitlines():
         row = json.loads(line)
-        if row["split"] in split.split(","):
+        if row["split"] in split.split(",") and not row["rendered"]:
             audio, sample_rate = soundfile.read(data / row["path"], always_2d=True)
             yield f"{row['source']}/{row['recording']}", audio.T, sample_rate
 

@@ -134,7 +134,9 @@ def test_pasting_leaves_no_step_at_the_join():
     observed = torch.sin(torch.arange(400, dtype=torch.float64) / 9)[None, None]
     known = torch.ones(400, dtype=torch.bool)
     known[150:250] = False
-    pasted = cqtdiff.paste(observed - 1.0, observed, known, fade=20)
+    place = torch.arange(400)
+    lack = (1 - torch.maximum(149 - place, place - 250) / 20).clamp(0, 1)  # 1 in the gap, 0 from 20 samples beside it
+    pasted = cqtdiff.paste(observed - lack, observed, known, fade=20)
     error = (pasted - observed)[0, 0]
     assert torch.equal(error[known], torch.zeros(300, dtype=torch.float64))
     assert error[150].abs() < 0.01 and error[249].abs() < 0.01

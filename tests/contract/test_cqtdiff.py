@@ -141,9 +141,6 @@ def test_pasting_leaves_no_step_at_the_join():
     assert torch.equal(error[known], torch.zeros(300, dtype=torch.float64))
     assert error[150].abs() < 0.01 and error[249].abs() < 0.01
     assert torch.allclose(error[170:230], torch.full((60,), -1.0, dtype=torch.float64))
-    slope = 1.0 + 0.02 * (torch.arange(400, dtype=torch.float64) - 200.0).abs()
-    error = (cqtdiff.paste(observed - slope, observed, known, fade=20) - observed)[0, 0]
-    assert error[150].abs() < 0.1 and error[249].abs() < 0.1  # what was lacking nearest to the gap counts at its edge
     edge = torch.zeros(400, dtype=torch.bool)
     edge[390:] = True
     assert torch.isfinite(cqtdiff.paste(observed - 1.0, observed, edge, fade=20)).all()

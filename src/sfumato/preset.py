@@ -78,8 +78,8 @@ def load(name_or_path: str, assignments: Iterable[str] = ()) -> Plan:
         known = ", ".join(names()) or "none"
         raise InputError(f"There is no preset '{name_or_path}'. Shipped presets: {known}; or give a YAML file.")
     preset = parse(override(read_yaml(path), assignments), Preset, str(path))
-    if preset.system not in SYSTEMS:
-        raise InputError(f"{path}: system = {preset.system}; possible are: {', '.join(SYSTEMS)}.")
+    if preset.system not in EXAMPLES:
+        raise InputError(f"{path}: system = {preset.system}; possible are: {', '.join(EXAMPLES)}.")
     config: BaseModel = parse(preset.config, _system(preset).Config, f"{path}: config")
     return Plan(path.stem, preset, config)
 

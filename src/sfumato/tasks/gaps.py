@@ -1,0 +1,94 @@
+"""What is to be filled: gaps as given, checked, or damage as found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.errors import InputError
+from sfumato.signal.damage import find_gaps
+from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, joined
+
+Array = NDArray[np.float64]
+
+GIVEN = "given"
+"""Kind of a gap that the user gave; the others were found."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A stretch that was found damaged and left alone, and why."""
+
+    start: int
+    stop: int
+    kind: str
+    reason: str
+
+
+def gaps_of(
+    source: Source, gaps: Sequence[tuple[float, float]] | None, blocks: Iterator[tuple[int, Array]]
+) -> tuple[list[Gap], list[str], list[Skipped]]:
+    """Given or found gaps, their kinds, and what is left alone."""
+    if gaps is None:
+        return find(source, blocks)
+    checked = check_gaps(gaps, source.sample_rate, source.n_samples)
+    return checked, [GIVEN] * len(checked), []
+
+
+def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples: int) -> list[Gap]:
+    """Gaps in samples, sorted and merged, from half-open gaps in seconds.
+
+    Raises
+    ------
+    InputError
+        A gap is not a number, reversed, empty, outside the audio, or longer than can be filled.
+    """
+    total = n_samples / sample_rate
+    out: list[Gap] = []
+    for pair in gaps:
+        try:
+            start_s, stop_s = (float(value) for value in pair)
+        except (TypeError, ValueError):
+            raise InputError(f"Gap {pair} is not a pair of numbers. Give (start, stop) in seconds.") from None
+        name = f"Gap {start_s:g}–{stop_s:g} s"
+        if not (np.isfinite(start_s * sample_rate) and np.isfinite(stop_s * sample_rate)):
+            raise InputError(f"{name} is not a pair of numbers. Give start:stop in seconds.")
+        start, stop = round(start_s * sample_rate), round(stop_s * sample_rate)
+        if stop_s <= start_s or stop <= start:
+            raise InputError(f"{name} ends before it starts or holds no sample. Give start:stop with start < stop.")
+        if start < 0 or stop > n_samples:
+            raise InputError(f"{name} is not inside the audio (0–{total:g} s). Give a gap inside it.")
+        out.append((start, stop))
+    merged = joined(out)
+    for start, stop in merged:
+        if (reason := _unfillable(start, stop, sample_rate)) is not None:
+            raise InputError(reason)
+    return merged
+
+
+def _unfillable(start: int, stop: int, sample_rate: int) -> str | None:
+    """Why a gap can't be filled, or None."""
+    if stop - start > MAX_GAP_S * sample_rate:
+        return (
+            f"Gap {start / sample_rate:g}–{stop / sample_rate:g} s lasts {(stop - start) / sample_rate:g} s; "
+            f"up to {MAX_GAP_S:g} s can be filled."
+        )
+    return None
+
+
+def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap], list[str], list[Skipped]]:
+    """Damaged stretches of a recording: gaps that can be filled, their kinds, and what must be left alone."""
+    gaps: list[Gap] = []
+    kinds: list[str] = []
+    skipped: list[Skipped] = []
+    for found in find_gaps(blocks, source.sample_rate, source.channels):
+        reason = _unfillable(found.start, found.stop, source.sample_rate)
+        if reason is None:
+            gaps.append((found.start, found.stop))
+            kinds.append(found.kind)
+        else:
+            skipped.append(Skipped(found.start, found.stop, found.kind, reason))
+    return gaps, kinds, skipped

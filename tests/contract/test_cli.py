@@ -223,6 +223,7 @@ def test_train_makes_a_model_that_models_show_describes(run, music, tmp_path):
         "data.examples=2",
         "data.validation_examples=2",
         "data.processes=1",
+        f"data.bank={tmp_path / 'bank'}",
     )
     words = [word for change in changes for word in ("--set", change)]
     code, text, err = run("train", "conffusion-tiny", "--data", music, "--out", out, *words)
@@ -231,7 +232,8 @@ def test_train_makes_a_model_that_models_show_describes(run, music, tmp_path):
     trained = model.load(out / "model")
     assert trained.name == "conffusion-tiny"
     assert trained.card.data == ("toy: 1 recordings, A. Nobody (CC0-1.0)",)
-    assert "train.steps=3" in trained.card.command
+    assert trained.card.command.startswith("sfumato train conffusion-tiny --data DIR --set train.steps=3 ")
+    assert trained.card.command.endswith(" --set data.bank=DIR") and str(tmp_path) not in trained.card.command
     code, text, _ = run("models", "show", out / "model")
     assert code == 0
     assert "A. Nobody" in text

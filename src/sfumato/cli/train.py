@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,17 @@ def train(
     changes = [*(assignments or []), *([f"train.minutes={minutes!r}"] if minutes is not None else [])]
     plan = presets.load(preset, changes)
     folder = out or Path("runs") / plan.name
-    command = shlex.join(["sfumato", "train", preset, *(word for change in changes for word in ("--set", change))])
     with progress_bar() as progress:
-        fitted = presets.train(plan, data or cache_folder() / "built", folder, command=command, progress=progress)
+        fitted = presets.train(
+            plan, data or cache_folder() / "built", folder, command=_recorded(preset, changes), progress=progress
+        )
     say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
+
+
+def _recorded(preset: str, changes: Sequence[str]) -> str:
+    """The command for the model's card. Folders are the word DIR: where they lie says nothing to others."""
+    words = ["sfumato", "train", Path(preset).name, "--data", "DIR"]
+    for change in changes:
+        key, _, value = change.partition("=")
+        words += ["--set", f"{key}=DIR" if value.startswith(("/", "~")) else change]
+    return shlex.join(words)

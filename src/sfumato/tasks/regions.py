@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from sfumato.errors import InputError
 from sfumato.signal.stft import istft, stft
 from sfumato.systems import uasrm
 from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, fill_group, joined
+from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, fill_group, joined, within
 
 Array = NDArray[np.float64]
 Known = NDArray[np.bool_]
@@ -45,8 +46,7 @@ _MAX_ROUNDS = 200
 _TOLERANCE = 1e-2
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A rectangle, as a user gives it."""
 
     start_s: float
@@ -89,19 +89,27 @@ def parse(text: str) -> Region:
     return Region(start, stop, low, high)
 
 
-def check(regions: Sequence[Region], sample_rate: int, n_samples: int) -> list[Box]:
-    """Regions in samples, sorted by start. A side at or past half the sample rate is at the very top.
+def check(
+    regions: Sequence[tuple[float, float, float, float]], sample_rate: int, n_samples: int, gaps: Sequence[Gap] = ()
+) -> list[Box]:
+    """Regions (start, stop, f_low, f_high; s and Hz) in samples, sorted by start.
+
+    A side at or past half the sample rate is at the very top.
 
     Raises
     ------
     InputError
-        A region holds no number, is reversed or empty, lies outside the recording, is longer than can be filled, or so
-        small that no sound fits it.
+        A region holds no number, is reversed or empty, lies outside the recording, overlaps one of `gaps`, is longer
+        than can be filled, or so small that no sound fits it.
     """
     total, top = n_samples / sample_rate, sample_rate / 2.0
     boxes = []
-    for region in regions:
-        start_s, stop_s, low, high = region.start_s, region.stop_s, region.f_low_hz, region.f_high_hz
+    for given in regions:
+        try:
+            region = Region(*(float(value) for value in given))
+        except (TypeError, ValueError):
+            raise InputError(f"Region {given} is not (start, stop, f_low, f_high) in seconds and Hz.") from None
+        start_s, stop_s, low, high = region
         if not np.isfinite([start_s * sample_rate, stop_s * sample_rate, low]).all() or np.isnan(high):
             raise InputError(f"Region {region} is not four numbers. Give start:stop:f_low:f_high in seconds and Hz.")
         start, stop = round(start_s * sample_rate), round(stop_s * sample_rate)
@@ -109,6 +117,11 @@ def check(regions: Sequence[Region], sample_rate: int, n_samples: int) -> list[B
             raise InputError(f"Region {region} is empty. Give start < stop and f_low < f_high.")
         if start < 0 or stop > n_samples or low < 0 or low >= top:
             raise InputError(f"Region {region} is not inside the audio (0–{total:g} s, 0–{top:g} Hz). Give one inside.")
+        for a, b in within(gaps, start, stop):
+            raise InputError(
+                f"Region {region} overlaps the gap {a / sample_rate:g}–{b / sample_rate:g} s, where every frequency is "
+                "filled. Give a region that ends before it or starts after it."
+            )
         if stop - start > MAX_GAP_S * sample_rate:
             raise InputError(f"Region {region} lasts {stop_s - start_s:g} s; up to {MAX_GAP_S:g} s can be filled.")
         high = min(high, top)
@@ -237,14 +250,17 @@ def confine(edit: Array, boxes: Sequence[Box], sample_rate: int) -> Array:
 
 
 def leak_db(edit: Array, boxes: Sequence[Box], sample_rate: int) -> float:
-    """Energy of a confined edit ``(..., stop - start)`` in bins outside its boxes over its whole energy, in dB."""
+    """Energy of a confined edit ``(..., stop - start)`` in bins outside its boxes over its whole energy, in dB.
+
+    Minus infinity for an edit of nothing, or of all bins.
+    """
     start, stop = stretch(boxes)
     grid = grid_around(boxes, sample_rate)
     whole = np.zeros((*edit.shape[:-1], grid.stop - grid.start))
     whole[..., start - grid.start : stop - grid.start] = edit
     power = grid.forward(whole).abs() ** 2
     outside = float(power[..., torch.from_numpy(grid.known(boxes))].sum())
-    return float(10.0 * np.log10(max(outside, 1e-300) / max(float(power.sum()), 1e-300)))
+    return float(10.0 * np.log10(outside / float(power.sum()))) if outside > 0.0 else -np.inf
 
 
 def fill_boxes(source: Source, boxes: Sequence[Box], unknown: Sequence[Gap], fill: Callable[[Window], Fill]) -> Array:

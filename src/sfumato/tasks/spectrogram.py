@@ -3,6 +3,7 @@
 The network predicts how loud each missing bin is; nothing predicts its phase. So an autoregressive draw fills the
 stretch first, which carries the partials through and joins both sides; then fast Griffin-Lim rounds move it towards the
 predicted levels, every known bin and every known sample put back in each. Draws differ by the autoregressive draw.
+Other damage nearby is silence to those rounds: what it holds is neither learned from nor joined to.
 
 References
 ----------
@@ -24,9 +25,11 @@ from sfumato.signal.autoregressive import runs
 from sfumato.systems import uasrm
 from sfumato.tasks import fill as fills
 from sfumato.tasks.regions import Box, Grid, confine, finite, grid_around, stretch
-from sfumato.tasks.windows import Gap, Source, fill_group, joined
+from sfumato.tasks.windows import Filled, Gap, Source, fill_group, joined, within
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sfumato.model import Model
 
 Array = NDArray[np.float64]
@@ -59,28 +62,41 @@ def fill_boxes(
     InputError
         The model is another system's, or there is next to no sound around the boxes.
     """
+    return _fill(source, boxes, unknown, n_draws, seed, model).draws
+
+
+def fill_gap(
+    source: Source, gap: Gap, unknown: Sequence[Gap], n_draws: int, seed: int, model: Model | None
+) -> Filled:
+    """Draws of one gap, with the mean and the first draw of the autoregressive posterior; otherwise as `fill_boxes`."""
+    return _fill(source, [Box(*gap)], unknown, n_draws, seed, model)
+
+
+def _fill(
+    source: Source, boxes: Sequence[Box], unknown: Sequence[Gap], n_draws: int, seed: int, model: Model | None
+) -> Filled:
     if model is None or not isinstance(model.config, uasrm.Config):
         raise InputError("The method uasrm needs a model of the system uasrm.")
-    start, stop = stretch(boxes)
-    damaged = joined([*unknown, (start, stop)])
-    whole = fill_group(
-        source, [(start, stop)], damaged, lambda window: fills.fill_ar(window, n_draws, seed, None)
-    ).draws
+    start, stop = own = stretch(boxes)
+    others = [gap for gap in unknown if gap != own]
+    ar = fill_group(
+        source, [own], joined([*others, own]), lambda window: fills.fill_ar(window, n_draws, seed, None), seed
+    )
     observed = finite(source.read(start, stop), boxes, source.sample_rate)
-    first = observed + confine(whole - observed, boxes, source.sample_rate)
-    levels = predict_levels(source, boxes, damaged, model)
-    fill = consistent(source, boxes, first, levels)
-    return np.asarray(observed + confine(fill - observed, boxes, source.sample_rate))
+    first = observed + confine(ar.draws - observed, boxes, source.sample_rate)
+    levels = _predict_levels(source, boxes, others, model.network, model.config)
+    fill = consistent(source, boxes, first, levels, others)
+    return Filled(np.asarray(observed + confine(fill - observed, boxes, source.sample_rate)), ar.source)
 
 
-def predict_levels(source: Source, boxes: Sequence[Box], damaged: Sequence[Gap], model: Model) -> list[Array]:
+def _predict_levels(
+    source: Source, boxes: Sequence[Box], unknown: Sequence[Gap], network: nn.Module, config: uasrm.Config
+) -> list[Array]:
     """Levels in dB of each channel on the frames of `window_around`, the network's in the boxes."""
-    if not isinstance(model.config, uasrm.Config):
-        raise InputError(f"The model {model.name} is of the system {model.system}; uasrm is needed.")
     grid = window_around(boxes, source.sample_rate)
     audio = _read(source, grid)
     touched = ~grid.known(boxes)
-    others = [Box(a, b) for a, b in damaged if (a, b) != stretch(boxes)]
+    others = [Box(a, b) for a, b in unknown]
     others += [Box(grid.start + a, grid.start + b) for a, b in runs(np.asarray(~np.isfinite(audio).all(axis=0)))]
     centre = grid.start + np.arange(uasrm.N_FRAMES) * grid.hop_length
     inside = (centre >= 0) & (centre <= source.n_samples)
@@ -89,10 +105,10 @@ def predict_levels(source: Source, boxes: Sequence[Box], damaged: Sequence[Gap],
     known = grid.known([*boxes, *others]) & whole
     with_silence = np.where(np.isfinite(audio), audio, 0.0)
     views = [
-        uasrm.picture(uasrm.levels_db(bins.numpy()), known, touched & inside, model.config)
+        uasrm.picture(uasrm.levels_db(bins.numpy()), known, touched & inside, config)
         for bins in grid.forward(with_silence)
     ]
-    return uasrm.predict(model.network, model.config, views)
+    return uasrm.predict(network, config, views)
 
 
 def window_around(boxes: Sequence[Box], sample_rate: int) -> Grid:
@@ -103,7 +119,9 @@ def window_around(boxes: Sequence[Box], sample_rate: int) -> Grid:
     return Grid(first, first + n, sample_rate)
 
 
-def consistent(source: Source, boxes: Sequence[Box], first: Array, levels: Sequence[Array]) -> Array:
+def consistent(
+    source: Source, boxes: Sequence[Box], first: Array, levels: Sequence[Array], unknown: Sequence[Gap] = ()
+) -> Array:
     """Fills ``(draws, channels, stop - start)`` that start at `first` and come near the `levels` of each channel.
 
     Parameters
@@ -112,6 +130,8 @@ def consistent(source: Source, boxes: Sequence[Box], first: Array, levels: Seque
         As returned: a first fill of each draw and channel.
     levels
         Per channel, in dB, on the frames of `window_around`.
+    unknown
+        Other damaged stretches, in order, none overlapping another.
     """
     rate = source.sample_rate
     start, stop = stretch(boxes)
@@ -119,6 +139,8 @@ def consistent(source: Source, boxes: Sequence[Box], first: Array, levels: Seque
     at = (grid.start - window.start) // grid.hop_length
     frames = (grid.stop - grid.start) // grid.hop_length + 1
     around = np.nan_to_num(_read(source, grid), nan=0.0, posinf=0.0, neginf=0.0)
+    for a, b in within(unknown, grid.start, grid.stop):
+        around[:, max(a - grid.start, 0) : b - grid.start] = 0.0
     own = slice(start - grid.start, stop - grid.start)
     touched = torch.from_numpy(~grid.known(boxes))
     wanted = torch.from_numpy(10.0 ** (np.stack([level[:, at : at + frames] for level in levels]) / 20.0))

@@ -6,6 +6,7 @@ was done. What is to be filled is in `tasks.gaps`, cutting windows in `tasks.win
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import CalibrationError, InputError
 from sfumato.systems import conffusion
 from sfumato.tasks import fill as fills
+from sfumato.tasks import waveform
 from sfumato.tasks.fill import Fill, Window
 from sfumato.tasks.gaps import GIVEN, Skipped, gaps_of
 from sfumato.tasks.windows import Clip, Filled, Gap, Source, fill_group, plan
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
+Tell = Callable[[str], None]
 
 NAME = "repair"
 BLOCK = 1 << 16
@@ -119,8 +122,10 @@ def fill_gaps(
     for neighbours in plan(gaps, source.sample_rate):
         filled: list[Repaired | Skipped] = []
         for group in _routed(neighbours, settings, model, source.sample_rate):
-            progress(done, len(gaps), f"{group[0][0] / source.sample_rate:.2f} s")
-            filled += _fill_group(source, group, unknown, kind_of, settings, model, promised)
+            at = f"{group[0][0] / source.sample_rate:.2f} s"
+            progress(done, len(gaps), at)
+            tell = functools.partial(_tell, progress, done, len(gaps), at)
+            filled += _fill_group(source, group, unknown, kind_of, settings, model, promised, tell)
             done += len(group)
         yield from sorted(filled, key=lambda gap: gap.start)
     progress(done, len(gaps), "done")
@@ -142,13 +147,15 @@ def _fill_group(
     settings: Settings,
     model: Model | None,
     promised: Promises | None,
+    tell: Tell,
 ) -> Iterator[Repaired | Skipped]:
     """Gaps that are filled together."""
     began = time.perf_counter()
     lengths = [stop - start for start, stop in group]
-    name, fill = choose(settings, model, max(lengths) / source.sample_rate)
+    name, fill = choose(settings, model, max(lengths) / source.sample_rate, tell)
+    n = waveform.window_samples(model, source.sample_rate) if model and settings.method == "cqtdiff" else None
     try:
-        filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed)
+        filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed, n)
     except InputError as error:
         if any(kind_of[gap] == GIVEN for gap in group):
             raise
@@ -173,9 +180,18 @@ def _sure(
     return {"interval": interval, "quality": quality, "refused": promised.reason}
 
 
-def choose(settings: Settings, model: Model | None, length_s: float) -> tuple[str, Callable[[Window], Fill]]:
+def _tell(progress: Progress, done: int, total: int, at: str, text: str) -> None:
+    """What a slow method says while it fills the gap at `at`."""
+    progress(done, total, f"{at}: {text}")
+
+
+def choose(
+    settings: Settings, model: Model | None, length_s: float, tell: Tell = lambda text: None
+) -> tuple[str, Callable[[Window], Fill]]:
     """How a gap of `length_s` seconds is filled, in words and as a function of the window."""
     n_draws, seed = settings.draws, settings.seed
+    if settings.method == "cqtdiff":
+        return settings.method, lambda window: waveform.fill_cqtdiff(window, n_draws, seed, model, tell)
     if settings.method not in ("auto", "diffusion"):
         return settings.method, lambda window: fills.CLASSICAL[settings.method](window, n_draws, seed, model)
     if model is None:
@@ -222,11 +238,12 @@ def load_promises(settings: Settings) -> Promises | None:
 
 def load_model(settings: Settings) -> Model | None:
     """The model the settings ask for, or None where the method needs none."""
-    if settings.method not in ("auto", "diffusion"):
+    if settings.method not in ("auto", "diffusion", "cqtdiff"):
         return None
     from sfumato.model import load
 
-    return load(settings.model)
+    model = load(settings.model)
+    return waveform.check(model) if settings.method == "cqtdiff" else model
 
 
 def _blocks(audio: Array) -> Iterator[tuple[int, Array]]:

@@ -107,6 +107,7 @@ def fill_group(
     unknown: Sequence[Gap],
     fill: Callable[[Window], Fill],
     seed: int | None = None,
+    window_samples: int | None = None,
 ) -> Filled:
     """The missing samples of a group, filled.
 
@@ -122,15 +123,20 @@ def fill_group(
         Fills one channel's window.
     seed
         Where the AR posterior is wanted too and `fill` makes none: the seed of its draw.
+    window_samples
+        Length of the window; default: that of a picture of levels.
 
     Raises
     ------
     InputError
-        There is next to no sound around the gaps to go by.
+        There is next to no sound around the gaps to go by, or they don't fit into the window.
     """
     if source.channels > MAX_CHANNELS:
         raise InputError(f"{source.channels} channels are more than the {MAX_CHANNELS} that can be repaired together.")
-    rate, n = source.sample_rate, gap_levels.window_samples(source.sample_rate)
+    rate = source.sample_rate
+    n = window_samples or gap_levels.window_samples(rate)
+    if group[-1][1] - group[0][0] + 2 * MIN_CONTEXT_S * rate > n:
+        raise InputError(f"{_named(group, rate)}: too long for a window of {n / rate:g} s. Choose another method.")
     start = (group[0][0] + group[-1][1]) // 2 - n // 2
     lo, hi = max(start, 0), min(start + n, source.n_samples)
     audio = np.zeros((source.channels, n))

@@ -111,9 +111,21 @@ def load_yaml(path: Path, cls: type[SettingsT]) -> SettingsT:
     return parse(read_yaml(path), cls, str(path))
 
 
+class _Dumper(yaml.SafeDumper):
+    """Escapes the separators of lines that a reader would take for another one."""
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    style = '"' if {"\x85", "\u2028", "\u2029"} & set(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def to_yaml(values: Mapping[str, Any]) -> str:
     """`values` as YAML text, keys in the order given."""
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def dump_yaml(settings: BaseModel, path: Path) -> None:

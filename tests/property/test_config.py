@@ -1,7 +1,7 @@
 """Settings: round trips, and errors that name the key and what is possible."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -28,6 +28,7 @@ class Outer(Settings):
     sizes=st.lists(st.integers(-(2**40), 2**40)),
     width=st.integers(1, 2**40),
 )
+@example(name="a\x85b \u2028\n", rate=0.0, sizes=[], width=1)
 def test_yaml_gives_back_what_was_written(tmp_path_factory, name, rate, sizes, width):
     path = tmp_path_factory.mktemp("yaml") / "settings.yaml"
     before = Outer(name=name, rate=rate, sizes=tuple(sizes), inner=Inner(width=width))

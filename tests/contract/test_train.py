@@ -213,7 +213,6 @@ def test_a_demo_sees_the_average_and_a_folder(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-    pytest.importorskip("tensorboard")
     fit(SYSTEM, Config(), SETTINGS.model_copy(update={"tensorboard": True}), Regression(), tmp_path)
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"total" in events.read_bytes()

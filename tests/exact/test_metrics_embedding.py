@@ -160,7 +160,6 @@ def test_shipped_embedding_tells_noise_from_a_melody():
 
 
 def test_zimtohrli_ranks_fills_and_needs_its_package(monkeypatch):
-    pytest.importorskip("zimtohrli")
     rng = np.random.default_rng(0)
     t = np.arange(3 * 44100) / 44100
     clip = 0.2 * np.stack([np.sin(2 * np.pi * f * t) for f in (440, 550)]) + 0.01 * rng.standard_normal((2, t.size))

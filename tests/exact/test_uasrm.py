@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -103,7 +104,6 @@ def test_nothing_that_is_not_known_reaches_the_network(config: uasrm.Config) -> 
 
 
 def test_the_seeds_picture_is_the_published_one() -> None:
-    librosa = pytest.importorskip("librosa")
     clean, missing = levels(1), hole(250, 272)
     view = uasrm.picture(clean, ~missing, missing, SEED)
     expected = librosa.amplitude_to_db(10 ** (clean / 20), ref=10 ** (clean[~missing].max() / 20), top_db=80.0)

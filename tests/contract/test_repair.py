@@ -107,7 +107,7 @@ def test_mirrored_draws_average_to_the_autoregressive_mean(tiny: Path) -> None:
     np.testing.assert_allclose(ar.mean(axis=0), diffusion.mean(axis=0), atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations([(0.5, 0.52), (0.51, 0.56), (1.2, 1.21), (0.5, 0.52)]))
 def test_order_duplicates_and_overlaps_do_not_matter(order: list[tuple[float, float]]) -> None:
     audio = music(2.0, channels=1)

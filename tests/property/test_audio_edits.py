@@ -41,7 +41,7 @@ def stored_noise(rng, shape, dtype, bits):
 
 
 @pytest.mark.parametrize(("container", "subtype", "suffix", "dtype", "bits"), FORMATS)
-@settings(max_examples=5, deadline=None, derandomize=True, database=None)
+@settings(max_examples=5)
 @given(case=cases())
 def test_only_the_edits_change(container, subtype, suffix, dtype, bits, case):
     channels, n_samples, gaps, seed = case

@@ -21,7 +21,7 @@ class Outer(Settings):
     inner: Inner = Field(Inner(), description="inner")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
     rate=st.floats(allow_nan=False, allow_infinity=False),

@@ -25,7 +25,7 @@ DAMAGED, GAPS = damage(CLEAN, RATE, 15, seed=1)
 WHOLE = find_gaps([(0, DAMAGED)], RATE, 2)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(0, DAMAGED.shape[1]), max_size=12))
 def test_block_size_never_changes_the_result(cuts: list[int]) -> None:
     bounds = [0, *sorted(cuts), DAMAGED.shape[1]]
@@ -67,7 +67,7 @@ def test_memory_is_bounded() -> None:
     assert peaks[1] < 1.2 * peaks[0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), n_gaps=st.integers(0, 12))
 def test_damage_is_a_function_of_its_seed_and_stays_in_its_gaps(seed: int, n_gaps: int) -> None:
     clean = noise(9, 3)

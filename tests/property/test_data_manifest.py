@@ -38,7 +38,7 @@ def example(**changes: object) -> Row:
     return Row.model_validate(base | {"channels": 2, "licence": "CC0", "split": "train"} | changes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=st.lists(ROWS, max_size=3, unique_by=lambda row: (row.source, row.recording)))
 def test_written_and_appended_rows_are_read_back(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("m")

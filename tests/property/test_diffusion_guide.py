@@ -64,7 +64,7 @@ def test_cfg_is_linear_in_the_score():
 
 
 @given(st.integers(1, 80), st.integers(1, 40), st.data())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_windows_are_exact_for_a_pointwise_denoiser(total, length, data):
     overlap = data.draw(st.integers(0, length - 1))
     x = noise.normal((2, 1, total), seed=0, item=total, step=length).double()
@@ -74,7 +74,7 @@ def test_windows_are_exact_for_a_pointwise_denoiser(total, length, data):
 
 
 @given(st.integers(1, 40))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_signal_no_longer_than_a_window_is_denoised_whole(total):
     def context(x, sigma):
         return x.cumsum(-1) - x.mean(-1, keepdim=True)

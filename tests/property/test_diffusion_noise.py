@@ -14,7 +14,7 @@ KEYS = st.tuples(WORDS, WORDS, WORDS)
 
 
 @given(WORDS, st.lists(WORDS, min_size=1, max_size=5), WORDS, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_items_noise_knows_nothing_of_its_batch_or_of_order(seed, items, step, random):
     batch = noise.walk((2, 3), seed=seed, items=items)(step)
     order = list(range(len(items)))
@@ -26,7 +26,7 @@ def test_an_items_noise_knows_nothing_of_its_batch_or_of_order(seed, items, step
 
 
 @given(KEYS, KEYS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_noise_differs_by_seed_item_and_step(one, other):
     def draw(key):
         return noise.normal((8,), seed=key[0], item=key[1], step=key[2])

@@ -26,7 +26,7 @@ def parameters(family):
     return st.floats(0, 10) if family == "scale" else st.floats(-50, 50)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(raw_intervals(), FAMILIES, st.data())
 def test_bounds_never_cross_and_wider_contains_narrower(raw, family, data):
     kind, floor = family
@@ -37,7 +37,7 @@ def test_bounds_never_cross_and_wider_contains_narrower(raw, family, data):
     assert (outer.lower <= inner.lower).all() and (inner.upper <= outer.upper).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(raw_intervals(), FAMILIES, st.data())
 def test_a_score_is_where_the_interval_begins_to_cover(raw, family, data):
     kind, floor = family

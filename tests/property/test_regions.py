@@ -75,7 +75,7 @@ def test_the_transform_is_inverted_to_rounding(rate: int) -> None:
     assert 20 * np.log10(error) < -280
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     start=st.integers(5000, 9000),
     length=st.integers(100, 9000),

@@ -17,7 +17,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 lengths = st.integers(1, 3000)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(n_samples=lengths, half=st.sampled_from([8, 64, 250]), steps=st.sampled_from([1, 2, 4]))
 def test_stft_round_trip(n_samples, half, steps):
     x = noise(2, 1, n_samples)
@@ -27,7 +27,7 @@ def test_stft_round_trip(n_samples, half, steps):
     torch.testing.assert_close(istft(spectrum, n_fft, hop_length, n_samples), x, atol=1e-12, rtol=0)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(n_samples=lengths, n_bins=st.sampled_from([2, 6, 64, 256]), window=st.sampled_from(["sine", "kbd"]))
 def test_mdct_round_trip_and_energy(n_samples, n_bins, window):
     x = noise(2, 1, n_samples)

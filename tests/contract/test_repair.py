@@ -13,7 +13,7 @@ from sfumato import preset
 from sfumato.errors import InputError, ResourceError
 from sfumato.model import SYSTEMS, Card, Model, save
 from sfumato.networks import unet2d
-from sfumato.systems import conffusion
+from sfumato.systems import conffusion, uasrm
 from sfumato.tasks.gaps import check_gaps
 from sfumato.tasks.repair import Result, Settings, repair
 from sfumato.tasks.repair_file import repair_file
@@ -240,12 +240,24 @@ def test_a_missing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
         repair_file(tmp_path / "in.wav", tmp_path / "nowhere" / "out.wav", [(0.1, 0.2)])
 
 
-@pytest.mark.parametrize("name", ["conffusion", "conffusion-tiny", "n_conffusion", "n_conffusion-tiny"])
+PICTURE = (64, 256)
+"""Bands and frames of a window's levels."""
+SHAPES = {
+    "conffusion": (((1, 1, *PICTURE), (1,), (1, 7, *PICTURE)), (1, 2, *PICTURE)),
+    "n_conffusion": (((1, 1, *PICTURE), (1,), (1, 7, *PICTURE)), (1, 3, *PICTURE)),
+    "uasrm seed": (((1, 1, uasrm.N_BINS, uasrm.N_FRAMES),), (1, 1, uasrm.N_BINS, uasrm.N_FRAMES)),
+    "uasrm honest": (((1, 5, uasrm.N_BINS - 1, uasrm.N_FRAMES - 1),), (1, 1, uasrm.N_BINS - 1, uasrm.N_FRAMES - 1)),
+}
+"""What a system calls its network with (state, noise level, condition; or a picture), and what it needs back."""
+
+
+@pytest.mark.parametrize("name", preset.names())
 def test_every_preset_builds_its_network(name: str) -> None:
     found = preset.load(name)
-    network = importlib.import_module(SYSTEMS[found.preset.system]).build(found.config)
-    x, condition = torch.zeros(1, 1, 64, 32), torch.zeros(1, found.config.network.condition_channels, 64, 32)
-    assert network(x, torch.zeros(1), condition).shape[2:] == x.shape[2:]
+    given, wanted = SHAPES[" ".join([found.preset.system, *([found.config.view] if name.startswith("uasrm") else [])])]
+    with torch.device("meta"):
+        network = importlib.import_module(SYSTEMS[found.preset.system]).build(found.config)
+        assert network(*map(torch.zeros, given)).shape == wanted
 
 
 def test_drawn_levels_leave_the_mean_of_a_pair_alone(tiny: Path) -> None:

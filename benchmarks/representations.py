@@ -6,6 +6,9 @@ The folder given as data holds a manifest of recordings at 44.1 kHz (`sfumato da
 validation splits are read. The output folder keeps the examples, the scores of each variant and the table; a variant
 whose scores are there is not trained again. One thread; the budget is CPU time of this process, from the first example
 that a variant prepares to its last step, so a costlier representation gets fewer steps.
+
+Longer than the house's files, since the variants are comparable only by what they share, examples, training and score,
+and that is easiest to check in one place.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from sfumato.config import override, parse
 from sfumato.errors import InputError, ModelError, ResourceError
-from sfumato.model import SYSTEMS, Model, fill_network, read_tensors, save, write_tensors
+from sfumato.model import SYSTEMS, Model, fill_network, read_tensors, save
 
 _CHILD = Path(__file__).with_name("convert_child.py")
 _ZIP = b"PK\x03\x04"
@@ -89,9 +91,8 @@ def convert(
             network.eval().requires_grad_(False)
             name = re.sub(r"[^A-Za-z0-9._-]+|^[._-]+", "-", out.name).lstrip("-")[:64] or "converted"
             model = Model(name, system, config, network, module.card(config))
-            save(model, folder)
             # Published weights stay what they are: float16 would turn phases that are computed from them.
-            write_tensors(folder / "model.safetensors", network.state_dict(), {"name": name})
+            save(model, folder, torch.float32)
             folder.rename(out)
     except OSError as error:
         raise ResourceError(f"{out} can't be written: {error.strerror}.") from None

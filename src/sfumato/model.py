@@ -33,6 +33,7 @@ MAX_TENSORS = 20_000
 SYSTEMS = {
     "conffusion": "sfumato.systems.conffusion",
     "cqtdiff": "sfumato.systems.cqtdiff",
+    "fill_detector": "sfumato.systems.fill_detector",
     "n_conffusion": "sfumato.systems.n_conffusion",
     "uasrm": "sfumato.systems.uasrm",
 }
@@ -79,21 +80,21 @@ class _Header(Settings):
     card: Card = Field(description="what a user must know")
 
 
-def save(model: Model, folder: Path) -> None:
-    """Write `model` as `folder`, weights as float16, replacing an older one in two renames.
+def save(model: Model, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write `model` as `folder`, weights as `dtype`, replacing an older one in two renames.
 
     Raises
     ------
     ModelError
-        A weight is not finite as float16.
+        A weight is not finite as `dtype`.
     ResourceError
         The folder can't be written; an older one stays as it was.
     """
     tensors = {}
     for key, value in model.network.state_dict().items():
-        small = value.detach().cpu().to(torch.float16) if value.is_floating_point() else value.detach().cpu()
+        small = value.detach().cpu().to(dtype) if value.is_floating_point() else value.detach().cpu()
         if small.is_floating_point() and not bool(torch.isfinite(small).all()):
-            raise ModelError(f"The weight {key} is not finite as float16. It can't be saved.")
+            raise ModelError(f"The weight {key} is not finite as {str(dtype)[6:]}. It can't be saved.")
         tensors[key] = small
     header = _Header(
         format=FORMAT,

@@ -64,6 +64,15 @@ def test_weights_are_stored_as_float16_and_the_card_is_readable(folder):
     assert "SDR at 50 ms, dB: 9.5" in readme
 
 
+def test_a_wider_type_keeps_every_bit_and_what_float16_cannot_hold(folder):
+    torch.manual_seed(0)
+    network = Network(Config(width=5))
+    network.layer.bias.data[0] = 1e5
+    save(Model("small", "conffusion", Config(width=5), network, Card()), folder, torch.float32)
+    found = load(folder).network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
+
+
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
     save(Model("other", "conffusion", Config(), Network(Config()), Card()), folder)
     assert load(folder).name == "other"

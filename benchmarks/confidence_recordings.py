@@ -1,14 +1,18 @@
 """Do the promises hold on recordings nobody tuned on? Calibrates on one split, tests on another, prints the tables.
 
     python benchmarks/confidence_recordings.py measure --data DIR --split calibration --out runs/calibration
-    python benchmarks/confidence_recordings.py calibrate --out runs/calibration --to calibrations
+    python benchmarks/confidence_recordings.py calibrate --data DIR --out runs/calibration --to calibrations
     python benchmarks/confidence_recordings.py measure --data DIR --split test --out runs/confidence
     python benchmarks/confidence_recordings.py measure --data DIR --split test --renders --out runs/shifted
-    python benchmarks/confidence_recordings.py table --out runs/confidence --shifted runs/shifted
+    python benchmarks/confidence_recordings.py table --data DIR --out runs/confidence --shifted runs/shifted
+    python benchmarks/confidence_recordings.py sampled --data DIR --split calibration --out runs/calibration
+    python benchmarks/confidence_recordings.py sampled --data DIR --split test --out runs/confidence
+    python benchmarks/confidence_recordings.py rivals --out runs/confidence --calibration runs/calibration
 
 A clip is one gap in one recording: one recording gives one clip to each range of gap lengths. The gap's length is drawn
 log-uniformly inside the range, its place at random. `--renders` takes renders of scores instead of recordings: another
-kind of material than the calibration saw, for which nothing is promised.
+kind of material than the calibration saw, for which nothing is promised. `sampled` adds the bounds over draws, and
+those of the student that learnt them (`--student FOLDER`), to clips that were measured.
 """
 
 from __future__ import annotations
@@ -22,24 +26,52 @@ from typing import Any
 
 import numpy as np
 
+from confidence_tables import print_rivals, print_table
+
 GAP_EDGES_S = (0.02, 0.05, 0.12, 0.25, 0.5, 1.0)
 FREQUENCY_EDGES_HZ = (0.0, 300.0, 2000.0, 24000.0)
+EDGE_EDGES_S = (0.0, 0.03, 1.0)
+SAMPLE_EDGE_EDGES_S = (0.0, 0.002, 0.03)
 LEVELS = (0.8, 0.9)
 DELTA = 0.1
-METHODS = ("auto", "ar")
+KINDS = ("crc", "wsr", "hoeffding_bentkus")
+METHODS = ("auto", "diffusion", "ar", "janssen")
+JANSSEN_S = 0.12
+"""Longest gap that Janssen's fill is measured for: it decays to silence in longer ones."""
+DOMAINS = ("band_level_db", "bin_level_db", "waveform")
 BOUNDS = "n_conffusion"
+SAMPLED_RANGES, DRAWS = (1, 3), 24
+"""Ranges of gap lengths, and draws, that bounds are sampled for: 240 network evaluations a clip."""
+
+
+def cut(number: int, index: int, row: Any, options: argparse.Namespace) -> tuple[np.ndarray, tuple[int, int]]:
+    """Five seconds of a recording, and a gap in them; silent places are passed over."""
+    import soundfile as sf
+
+    random = np.random.default_rng([options.seed, number, index])
+    rate = row.sample_rate
+    length = round(rate * float(np.exp(random.uniform(*np.log(GAP_EDGES_S[index : index + 2])))))
+    length = min(max(length, int(GAP_EDGES_S[index] * rate) + 1), int(GAP_EDGES_S[index + 1] * rate) - 1)
+    for _ in range(200):
+        start = int(random.integers(0, int(row.seconds * rate) - 5 * rate))
+        clean = sf.read(options.data / row.path, start=start, frames=5 * rate, always_2d=True)[0].T
+        first = (5 * rate - length) // 2 + int(random.integers(-rate // 4, rate // 4))
+        if np.sqrt(np.mean(clean[:, first - rate // 4 : first + length + rate // 4] ** 2)) > 3e-3:
+            return clean, (first, first + length)
+    raise SystemExit(f"{row.recording} is silent wherever it is cut.")
 
 
 def measure_clip(job: tuple[Any, ...]) -> str:
     """Fill one gap by every method, look at it, and keep what was seen and what was true."""
-    import soundfile as sf
     import torch
     from threadpoolctl import threadpool_limits
 
     from sfumato.metrics.band_distance import band_distance_db
     from sfumato.model import load
-    from sfumato.tasks.confidence import Measured, look, true_levels
-    from sfumato.tasks.repair import Settings, choose
+    from sfumato.tasks import looks
+    from sfumato.tasks.calibration import Measured
+    from sfumato.tasks.methods import choose
+    from sfumato.tasks.repair import Settings
     from sfumato.tasks.windows import Clip, fill_group
 
     number, index, row, options = job
@@ -47,167 +79,151 @@ def measure_clip(job: tuple[Any, ...]) -> str:
     if path.exists():
         return str(path.name)
     torch.set_num_threads(1)
-    random = np.random.default_rng([options.seed, number, index])
-    rate, clean, gap = row.sample_rate, None, (0, 0)
-    length = round(rate * float(np.exp(random.uniform(*np.log(GAP_EDGES_S[index : index + 2])))))
-    length = min(max(length, int(GAP_EDGES_S[index] * rate) + 1), int(GAP_EDGES_S[index + 1] * rate) - 1)
-    for _ in range(200):  # silent places are passed over
-        start = int(random.integers(0, int(row.seconds * rate) - 5 * rate))
-        clean = sf.read(options.data / row.path, start=start, frames=5 * rate, always_2d=True)[0].T
-        first = (5 * rate - length) // 2 + int(random.integers(-rate // 4, rate // 4))
-        gap = (first, first + length)
-        if np.sqrt(np.mean(clean[:, first - rate // 4 : first + length + rate // 4] ** 2)) > 3e-3:
-            break
-    else:
-        raise SystemExit(f"{row.recording} is silent wherever it is cut.")
+    clean, gap = cut(number, index, row, options)
+    rate, length_s = row.sample_rate, (gap[1] - gap[0]) / row.sample_rate
     damaged = clean.copy()
     damaged[:, gap[0] : gap[1]] = 0.0
-    models, distances, predictions, seen = {name: load(name) for name in ("conffusion", BOUNDS)}, {}, {}, {}
+    source = Clip(damaged, rate)
+    fills, bounds, distances, predictions = load("conffusion"), load(BOUNDS), {}, {}
+    seen: dict[str, looks.Raw] = {}
     with threadpool_limits(limits=1):
-        for method in METHODS:
-            settings = Settings(method=method, draws=1, seed=options.seed * 1_000_003 + 10 * number + index)
-            fill = choose(settings, models["conffusion"], length / rate)[1]
-            filled = fill_group(Clip(damaged, rate), [gap], [gap], fill, settings.seed)
+        settings = Settings(draws=1, seed=options.seed * 1_000_003 + 10 * number + index)
+
+        def filled_by(method: str) -> Any:
+            fill = choose(settings.model_copy(update={"method": method}), fills, length_s)[1]
+            return fill_group(source, [gap], [gap], fill, settings.seed)
+
+        auto = filled_by("auto")
+        view = looks.view(source, gap, [gap], auto)
+        seen["band_level_db"] = looks.band_bounds(view, bounds)
+        seen["bin_level_db"] = looks.bin_bounds(view, seen["band_level_db"])
+        samples = {"auto": auto.draws[0], "ar": auto.source[1]}  # the first draw of `ar` is the source of the others
+        whole = choose(settings, fills, length_s)[0] == "diffusion"
+        samples["diffusion"] = auto.draws[0] if whole else filled_by("diffusion").draws[0]
+        if length_s <= JANSSEN_S:
+            samples["janssen"] = filled_by("janssen").draws[0]
+        for method, fill in samples.items():
             repaired = clean.copy()
-            repaired[:, gap[0] : gap[1]] = filled.draws[0]
-            seen[method] = look(Clip(damaged, rate), gap, [gap], filled, models[BOUNDS])
+            repaired[:, gap[0] : gap[1]] = fill
             distances[method] = band_distance_db(clean, repaired, gap, rate)
-            predictions[method] = seen[method].predicted_db
-    first_seen = seen[METHODS[0]]
-    truth = true_levels(Clip(clean, rate), gap, first_seen)
+            predictions[method] = looks.predicted_distance_db(seen["band_level_db"], view.levels(fill))
+        if length_s <= looks.PHASE_S:
+            seen["waveform"] = looks.waveform_bounds(source, gap, [gap])
+    truth = {domain: looks.truth(Clip(clean, rate), gap, raw) for domain, raw in seen.items()}
     name = f"{row.source}/{row.recording}"
-    clip = Measured(name, row.sha256, rate, first_seen, truth, distances, predictions)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(pickle.dumps(clip))
-    temporary.replace(path)
+    keep(path, Measured(name, row.sha256, rate, length_s, seen, truth, distances, predictions))
     return str(path.name)
 
 
-def read(out: Path) -> list[Any]:
-    """Every measured clip (files this script wrote itself)."""
-    return [pickle.loads(path.read_bytes()) for path in sorted(out.glob("clip-*.pickle"))]
+def sample_clip(job: tuple[Any, ...]) -> str:
+    """Add the bounds over draws, and the student's, to a clip that was measured."""
+    import dataclasses
+
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from sfumato.model import load
+    from sfumato.systems import conffusion, n_conffusion
+    from sfumato.tasks import fill, looks
+    from sfumato.tasks.windows import Clip, fill_group
+
+    number, index, row, options = job
+    path = options.out / f"clip-{number:03d}-{index}.pickle"
+    clip = pickle.loads(path.read_bytes())
+    if "dm_sb" in clip.seen and (options.student is None or "dm_sba" in clip.seen):
+        return str(path.name)
+    torch.set_num_threads(1)
+    clean, gap = cut(number, index, row, options)
+    clean[:, gap[0] : gap[1]] = 0.0
+    source, seed = Clip(clean, row.sample_rate), options.seed * 1_000_003 + 10 * number + index
+    with threadpool_limits(limits=1):
+        filled = fill_group(source, [gap], [gap], lambda part: fill.fill_ar(part, 1, seed, None), seed)
+        view = looks.view(source, gap, [gap], filled)
+        picture = looks.picture_of(view)
+        seen = dict(clip.seen)
+        if "dm_sb" not in seen:
+            model = load("conffusion")
+            quantiles = conffusion.sample_bounds(
+                model.network, model.config, picture, (0.05, 0.5, 0.95), draws=DRAWS, seed=seed, item=0, steps=10
+            )
+            seen["dm_sb"] = looks.band_interval(view, *quantiles)
+        if options.student is not None:
+            student = load(options.student)
+            (learnt,) = n_conffusion.bound_levels(student.network, student.config, [picture])
+            seen["dm_sba"] = looks.band_interval(view, learnt.lower_db, learnt.point_db, learnt.upper_db)
+    keep(path, dataclasses.replace(clip, seen=seen))
+    return str(path.name)
+
+
+def keep(path: Path, clip: Any) -> None:
+    """Write one clip's file, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(pickle.dumps(clip))
+    temporary.replace(path)
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    """Write one record per level and domain."""
+    """Write one record per domain, level and guarantee, and per method and level of quality."""
+    from confidence_tables import read
     from sfumato.config import dump_yaml
-    from sfumato.model import load
-    from sfumato.tasks.confidence import calibrate_interval, calibrate_quality
+    from sfumato.data import manifest
+    from sfumato.errors import CalibrationError
+    from sfumato.interval.groups import Axis
+    from sfumato.interval.record import disjoint
+    from sfumato.model import digest, load
+    from sfumato.tasks.calibration import calibrate_interval, calibrate_quality
+    from sfumato.tasks.confidence import made_with
     from sfumato.tasks.repair import Settings
 
-    clips, model = read(options.out), load(BOUNDS)
+    clips, model, fills = read(options.out), digest(load(BOUNDS)), load("conffusion")
+    rows = manifest.read(options.data / "manifest.jsonl")
+    contents = {split: contents_of(manifest.select(rows, split)) for split in ("train", "test")}
+    disjoint(contents["train"], {clip.recording: clip.sha256 for clip in clips}, contents["test"])
     options.to.mkdir(parents=True, exist_ok=True)
-    for level in LEVELS:
-        record = calibrate_interval(
-            clips,
-            model,
-            level=level,
-            delta=DELTA,
-            kind="wsr",
-            gap_edges_s=GAP_EDGES_S,
-            frequency_edges_hz=FREQUENCY_EDGES_HZ,
+    gap_axis = Axis(name="gap_s", edges=GAP_EDGES_S)
+    axes = {
+        domain: (
+            gap_axis,
+            Axis(name="frequency_hz", edges=FREQUENCY_EDGES_HZ),
+            Axis(name="edge_s", edges=EDGE_EDGES_S),
         )
-        dump_yaml(record, options.to / f"band_level_db-{100 * level:.0f}.yaml")
-        print(f"interval {level}:", [(g.ranges, round(g.value, 2), g.n_clips) for g in record.groups])
+        for domain in DOMAINS[:2]
+    } | {"waveform": (Axis(name="gap_s", edges=GAP_EDGES_S[:2]), Axis(name="edge_s", edges=SAMPLE_EDGE_EDGES_S))}
+    for level in LEVELS:
+        for domain in DOMAINS:
+            for kind in KINDS:
+                made = {"level": level, "kind": kind, "delta": None if kind == "crc" else DELTA, "model": model}
+                try:
+                    record = calibrate_interval(clips, domain, axes[domain], **made)
+                except CalibrationError as error:
+                    print(f"{domain} {level} {kind}: {error}")
+                    continue
+                dump_yaml(record, options.to / f"{domain}-{100 * level:.0f}-{kind}.yaml")
+                print(f"{domain} {level} {kind}:", [(g.ranges, round(g.value, 2), g.n_clips) for g in record.groups])
         for method in METHODS:
             settings = Settings(method=method)
-            record = calibrate_quality(clips, model, level=level, settings=settings, gap_edges_s=GAP_EDGES_S)
-            dump_yaml(record, options.to / f"band_distance_db-{method}-{100 * level:.0f}.yaml")
+            used = made_with(settings, fills if method in ("auto", "diffusion") else None)
+            record = calibrate_quality(clips, method, gap_axis, level=level, model=model, made_with=used)
+            dump_yaml(record, options.to / f"band_distance_db-{100 * level:.0f}-{method}.yaml")
             print(f"quality {method} {level}:", [(g.ranges, round(g.value, 2), g.n_clips) for g in record.groups])
 
 
-def print_table(options: argparse.Namespace) -> None:
-    """Coverage, widths and quality bounds, by range of gap lengths and by corpus, with exact intervals."""
-    for title, folder in (("Held-out recordings", options.out), ("Renders: nothing is promised", options.shifted)):
-        if folder is None:
-            continue
-        clips = read(folder)
-        for level in LEVELS:
-            print(f"\n### {title}, level {level:g}\n")
-            print_intervals(clips, level)
-            for method in METHODS:
-                print_quality(clips, level, method)
-
-
-def print_intervals(clips: list[Any], level: float) -> None:
-    """Shares of cells inside, per range; and clips whose own share is at least the level."""
-    from scipy.stats import spearmanr
-
-    from sfumato.interval.record import values_at
-    from sfumato.tasks.confidence import promises, widened
-    from sfumato.tasks.repair import Settings
-
-    promised = promises(level, Settings())
-    print(
-        "| gap, ms | clips | share of cells inside, mean over clips [95 % bootstrap] | median width, dB | raw share | "
-        "Spearman(width, error) |\n|---|---|---|---|---|---|"
-    )
-    for index in [*range(len(GAP_EDGES_S) - 1), None]:
-        low, high = (0.0, 9.0) if index is None else GAP_EDGES_S[index : index + 2]
-        own = [clip for clip in clips if low <= clip.seen.gap_s < high]
-        shares, raws, widths, links = [], [], [], []
-        for clip in own:
-            scale = values_at(promised.interval, {"gap_s": clip.seen.gap_s, "frequency_hz": clip.seen.frequency_hz})
-            bounded, counts, raw = widened(clip.seen, scale, level), clip.seen.counts, clip.seen.raw
-            inside = (bounded.lower <= clip.truth_db) & (clip.truth_db <= bounded.upper)
-            shares.append(inside[counts].mean())
-            raws.append(((raw.lower <= clip.truth_db) & (clip.truth_db <= raw.upper))[counts].mean())
-            width = (bounded.upper - bounded.lower)[counts]
-            widths.append(np.median(width))
-            links.append(spearmanr(width, np.abs(clip.truth_db - raw.point)[counts]).statistic)
-        names = [clip.recording for clip in own]
-        what = "all" if index is None else f"{1e3 * low:.0f} to {1e3 * high:.0f}"
-        print(
-            f"| {what} | {len(own)} | {booted(shares, names)} | {np.median(widths):.1f} | {np.mean(raws):.3f} | "
-            f"{np.nanmean(links):.2f} |"
-        )
-
-
-def print_quality(clips: list[Any], level: float, method: str) -> None:
-    """How often the bound on the band distance held, with the exact binomial interval."""
-    from sfumato.interval.coverage import clopper_pearson
-    from sfumato.interval.record import values_at
-    from sfumato.tasks.confidence import promises
-    from sfumato.tasks.repair import Settings
-
-    promised = promises(level, Settings(method=method))
-    print(f"\nBand distance of `{method}` at most its bound:\n")
-    print(
-        "| gap, ms | held | share [95 % Clopper–Pearson] | median bound, dB | median distance, dB |\n"
-        "|---|---|---|---|---|"
-    )
-    for index in range(len(GAP_EDGES_S) - 1):
-        own = [clip for clip in clips if GAP_EDGES_S[index] <= clip.seen.gap_s < GAP_EDGES_S[index + 1]]
-        bounds = np.array(
-            [float(values_at(promised.quality, {"gap_s": c.seen.gap_s})) * c.predicted_db[method] for c in own]
-        )
-        true = np.array([clip.distance_db[method] for clip in own])
-        held = int((true <= bounds).sum())
-        lower, upper = clopper_pearson(held, len(own))
-        span = f"{1e3 * GAP_EDGES_S[index]:.0f} to {1e3 * GAP_EDGES_S[index + 1]:.0f}"
-        print(
-            f"| {span} | {held} of {len(own)} | {held / len(own):.3f} [{lower:.3f}, {upper:.3f}] | "
-            f"{np.median(bounds):.1f} | {np.median(true):.1f} |"
-        )
-
-
-def booted(values: list[float], recordings: list[str]) -> str:
-    """Mean and bootstrap over recordings."""
-    from sfumato.metrics.bootstrap import bootstrap
-
-    e = bootstrap(np.array(values), recordings)
-    return f"{e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}]"
+def contents_of(rows: list[Any]) -> dict[str, str]:
+    """Recordings by name, with the hash of their content."""
+    return {f"{row.source}/{row.recording}": row.sha256 for row in rows}
 
 
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "calibrate", "table"))
+    parser.add_argument("what", choices=("measure", "sampled", "calibrate", "table", "rivals"))
     parser.add_argument("--data", type=Path, help="folder of a built manifest")
     parser.add_argument("--split", choices=("calibration", "validation", "test"), default="calibration")
     parser.add_argument("--renders", action="store_true", help="renders of scores instead of recordings")
     parser.add_argument("--out", type=Path, required=True, help="folder for one file per clip")
     parser.add_argument("--shifted", type=Path, help="another such folder, for the table")
+    parser.add_argument("--calibration", type=Path, help="another such folder, for the rivals")
+    parser.add_argument("--student", help="model that learnt the sampled bounds")
     parser.add_argument("--to", type=Path, default=Path("calibrations"), help="folder of the calibration records")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -216,15 +232,19 @@ def main() -> None:
         calibrate(options)
     elif options.what == "table":
         print_table(options)
+    elif options.what == "rivals":
+        print_rivals(options)
     else:
         from sfumato.data import manifest
 
         options.out.mkdir(parents=True, exist_ok=True)
         rows = manifest.select(manifest.read(options.data / "manifest.jsonl"), options.split, options.renders)
         rows = sorted((row for row in rows if row.seconds > 7), key=lambda row: (row.source, row.recording))
-        jobs = [(n, i, row, options) for i in range(len(GAP_EDGES_S) - 1) for n, row in enumerate(rows)]
+        sampled = options.what == "sampled"
+        ranges = SAMPLED_RANGES if sampled else range(len(GAP_EDGES_S) - 1)
+        jobs = [(n, i, row, options) for i in ranges for n, row in enumerate(rows)]
         with ProcessPoolExecutor(options.processes) as pool:
-            for done, name in enumerate(pool.map(measure_clip, jobs), start=1):
+            for done, name in enumerate(pool.map(sample_clip if sampled else measure_clip, jobs), start=1):
                 print(f"{done}/{len(jobs)} {name}", flush=True)
 
 

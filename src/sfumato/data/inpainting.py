@@ -179,6 +179,7 @@ class Bank:
     def __init__(self, shards: Sequence[Path], augment: bool = True) -> None:
         if not shards:
             raise InputError("The bank of examples is empty.")
+        self.shards = tuple(shards)
         loaded = [np.load(path) for path in shards]
         self.levels = np.concatenate([shard["levels"] for shard in loaded])
         self.flags = np.concatenate([shard["flags"] for shard in loaded]).astype(bool)
@@ -187,10 +188,19 @@ class Bank:
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items ``rank * size / world`` and on of step `step`: "clean" and "condition", see `conffusion.loss`."""
         share = size // world
-        items = [self._item(seed, step * size + rank * share + i) for i in range(share)]
+        items = [self._chosen(seed, step * size + rank * share + i) for i in range(share)]
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
-    def _item(self, seed: int, number: int) -> dict[str, NDArray[np.float32]]:
+    def item(self, index: int) -> dict[str, NDArray[np.float32]]:
+        """Example `index` as it is: "clean" and "condition"."""
+        return _seen(self.levels[index].astype(np.float64), self.flags[index])
+
+    def view(self, index: int) -> gap_levels.Picture:
+        """The picture of example `index` as it is."""
+        _, mean, draw = self.levels[index].astype(np.float64)
+        return gap_levels.picture(mean, draw, self.flags[index][0], self.flags[index][1])
+
+    def _chosen(self, seed: int, number: int) -> dict[str, NDArray[np.float32]]:
         u = choices(seed, number)
         index = int(u[0] * len(self.levels)) if self.augment else number % len(self.levels)
         levels, flags = self.levels[index].astype(np.float64), self.flags[index]
@@ -200,9 +210,14 @@ class Bank:
             if u[2] < 0.15:
                 levels = levels.copy()
                 levels[:, int((0.5 + 0.5 * u[3]) * N_BANDS) :] = -140.0
-        clean, mean, draw = levels
-        view = gap_levels.picture(mean, draw, flags[0], flags[1])
-        return {"clean": gap_levels.target(clean, view), "condition": view.condition}
+        return _seen(levels, flags)
+
+
+def _seen(levels: NDArray[np.float64], flags: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    """What the loss sees of an example."""
+    clean, mean, draw = levels
+    view = gap_levels.picture(mean, draw, flags[0], flags[1])
+    return {"clean": gap_levels.target(clean, view), "condition": view.condition}
 
 
 def examples(

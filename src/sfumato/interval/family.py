@@ -52,7 +52,7 @@ def from_bounds(lower: ArrayLike, point: ArrayLike, upper: ArrayLike) -> Interva
     return Interval(np.minimum(np.minimum(low, high), middle), middle, np.maximum(np.maximum(low, high), middle))
 
 
-def widen(raw: Interval, value: float, family: Family = "scale", floor: float = 0.0) -> Interval:
+def widen(raw: Interval, value: ArrayLike, family: Family = "scale", floor: float = 0.0) -> Interval:
     """The member of the family with parameter `value`; larger values give intervals that contain the smaller ones.
 
     Half-widths below and above the point become value * (raw + floor) for "scale", raw + value for "add", and never
@@ -63,7 +63,7 @@ def widen(raw: Interval, value: float, family: Family = "scale", floor: float = 
     raw
         The model's interval.
     value
-        At least 0 for "scale"; in the domain's unit, of either sign, for "add".
+        At least 0 for "scale"; in the domain's unit, of either sign, for "add". One, or one for each cell.
     family
         "scale" keeps zero-width raw bounds at zero width unless there is a floor; "add" does not.
     floor
@@ -75,9 +75,10 @@ def widen(raw: Interval, value: float, family: Family = "scale", floor: float = 
     quantification", arXiv 2202.05265. Adding: Romano, Patterson, Candès, "Conformalized quantile regression",
     2019.
     """
-    if not np.isfinite(value) or (family == "scale" and value < 0):
-        raise InputError(f"The parameter {value} gives no interval. Give a finite number, for 'scale' at least 0.")
-    factor, term = (value, 0.0) if family == "scale" else (1.0, value)
+    given = np.asarray(value, np.float64)
+    if not np.isfinite(given).all() or (family == "scale" and (given < 0).any()):
+        raise InputError(f"The parameter {given} gives no interval. Give finite numbers, for 'scale' at least 0.")
+    factor, term = (given, np.zeros(())) if family == "scale" else (np.ones(()), given)
     below, above = (
         np.where(np.isinf(half), np.inf, np.maximum(factor * np.where(np.isinf(half), 0.0, half) + term, 0.0))
         for half in _half_widths(raw, family, floor)

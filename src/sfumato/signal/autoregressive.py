@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve_banded, cholesky_banded, solve_toeplitz
-from scipy.linalg.lapack import dtbtrs
+from scipy.linalg.lapack import dtbtrs, dtrtri
 from scipy.signal import fftconvolve, lfilter, lfiltic
 
 Array = NDArray[np.float64]
@@ -109,6 +109,15 @@ class GapPosterior:
         """One exact draw, made from `normal` ``(missing,)`` standard normal numbers; ``-normal`` gives its mirror."""
         z, _ = dtbtrs(self.factor, normal, uplo="L", trans="T")
         return np.asarray(self.mean + np.sqrt(self.variance) * z.reshape(-1))
+
+    def deviation(self) -> Array:
+        """Standard deviation of each missing sample; dense inverse of the factor, so for short gaps."""
+        missing = len(self.mean)
+        dense = np.zeros((missing, missing), order="F")
+        for offset, diagonal in enumerate(self.factor):
+            dense.ravel("K")[offset :: missing + 1][: missing - offset] = diagonal[: missing - offset]
+        inverse, _ = dtrtri(dense, lower=1, overwrite_c=1)
+        return np.asarray(np.sqrt(self.variance * np.einsum("ki,ki->i", inverse, inverse)))
 
     def covariance(self) -> Array:
         """Dense covariance ``(missing, missing)``; for short gaps and tests."""

@@ -25,7 +25,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -177,6 +177,25 @@ def draw_levels(
         deviation = deviation + temperature * (drawn - deviation)
     levels = ((deviation + lift) * touched)[:, 0]
     return [v.base_db + gap_levels.SCALE_DB * d.double().numpy() for v, d in zip(views, levels, strict=True)]
+
+
+def sample_bounds(
+    network: nn.Module,
+    config: Config,
+    view: gap_levels.Picture,
+    quantiles: Sequence[float],
+    *,
+    draws: int,
+    seed: int,
+    item: int,
+    steps: int,
+) -> Array:
+    """Quantiles over draws of the levels of one picture, in dB, ``(quantiles, bands, frames)``: DM_SB of [1]_.
+
+    Costs ``draws * steps`` network evaluations; `systems.n_conffusion` gives its bounds for one.
+    """
+    levels = draw_levels(network, config, [view] * draws, seed=seed, item=item, steps=steps, temperature=1.0)
+    return np.asarray(np.quantile(levels, quantiles, axis=0))
 
 
 def orders_s(length_s: float) -> tuple[float, ...]:

@@ -10,6 +10,9 @@ point keeps being trained, by the squared error; the state is empty, as the gap 
 lacks; and the quantities are levels in dB of bands over time, not pixels or samples: beyond some 50 ms phases can't be
 known, and an interval on samples would be the signal's envelope.
 
+The same network is the student DM_SBA of [1]_ where the configuration's target is "sampled": it is taught by the
+squared error to answer with the quantiles over draws (`conffusion.sample_bounds`, DM_SB) instead of the data's own.
+
 References
 ----------
 .. [1] E. Horwitz, Y. Hoshen, "Conffusion: confidence intervals for diffusion models", arXiv 2211.09795, sec. 3.
@@ -19,7 +22,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -58,6 +61,12 @@ class Config(Settings):
     sigma: float = Field(10.0, gt=0, description="the noise level it is told: the inpainter's highest")
     lower: float = Field(0.05, gt=0, lt=0.5, description="quantile of the lower bound")
     upper: float = Field(0.95, gt=0.5, lt=1, description="quantile of the upper bound")
+    target: Literal["pinball", "sampled"] = Field(
+        "pinball", description="taught by the recordings themselves (N-Conffusion) or by the inpainter's draws (DM_SBA)"
+    )
+    teacher: str = Field("conffusion", description="inpainter whose draws are the target 'sampled'")
+    draws: int = Field(16, ge=2, description="draws of the teacher per example")
+    steps: int = Field(6, ge=1, description="sampler steps of a teacher's draw")
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,11 @@ def start(network: nn.Module, trained: nn.Module) -> None:
 def loss(
     network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
 ) -> dict[str, Tensor]:
-    """Pinball loss [2]_ of both bounds and squared error of the point, means over the touched frames of each item."""
+    """Pinball loss [2]_ of both bounds and squared error of the point, means over the touched frames of each item.
+
+    Where the target is "sampled", `batch` also holds the teacher's "lower" and "upper", in the picture's units, and the
+    bounds' loss is the squared distance from them.
+    """
     clean, condition = batch["clean"], batch["condition"]
     touched = condition[:, 2:3]
     lower, point, upper = _bounds(network, condition, config)
@@ -96,10 +109,13 @@ def loss(
         return ((per_cell * touched).sum(dim=(1, 2, 3)) / touched.sum(dim=(1, 2, 3))).mean()
 
     pinball = over_gap(_pinball(clean - lower, config.lower) + _pinball(clean - upper, config.upper))
+    taught = pinball
+    if config.target == "sampled":
+        taught = over_gap((batch["lower"] - lower) ** 2 + (batch["upper"] - upper) ** 2)
     squared = over_gap((clean - point) ** 2)
     inside = over_gap(((lower <= clean) & (clean <= upper)).float())
     return {
-        "total": pinball + squared,
+        "total": taught + squared,
         "pinball": pinball.detach(),
         "squared": squared.detach(),
         "covered": inside.detach(),

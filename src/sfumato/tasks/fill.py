@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from sfumato.diffusion import noise
 from sfumato.errors import InputError
 from sfumato.signal import gap_levels, sparse
-from sfumato.signal.autoregressive import burg, extrapolate, feasible_order, janssen, order_of, posterior, runs
+from sfumato.signal.autoregressive import (
+    GapPosterior,
+    burg,
+    extrapolate,
+    feasible_order,
+    janssen,
+    order_of,
+    posterior,
+    runs,
+)
 from sfumato.signal.levels import Grid
 from sfumato.systems import conffusion
 
@@ -145,6 +154,20 @@ def fill_diffusion(
     return Fill(draws, sources[0].both)
 
 
+def posterior_of(window: Window) -> tuple[GapPosterior, Known]:
+    """The AR posterior of a window's first source, and which of its missing samples are to be filled."""
+    near = window.near(CONTEXT_S)
+    return _posterior(window, conffusion.orders_s(window.length_s)[0]), window.own[near][~window.known[near]]
+
+
+def _posterior(window: Window, order_s: float) -> GapPosterior:
+    """The AR posterior around a gap, under a model that spans `order_s` seconds."""
+    near = window.near(CONTEXT_S)
+    x, known = window.x[near], window.known[near]
+    order = feasible_order(known, order_of(order_s, window.sample_rate))
+    return posterior(x, known, *burg([x[i:j] for i, j in runs(known)], order))
+
+
 @dataclass(frozen=True)
 class _Source:
     mean: Array
@@ -162,17 +185,15 @@ def _sources(window: Window, n_draws: int, seed: int) -> list[_Source]:
     of `conffusion.orders_s`, so the draws also tell how far the choice of the order matters.
     """
     near = window.near(CONTEXT_S)
-    x, known, own = window.x[near], window.known[near], window.own[near]
+    wanted = window.own[near][~window.known[near]]
     orders_s = conffusion.orders_s(window.length_s)
-    segments = [x[i:j] for i, j in runs(known)]
-    wanted = own[~known]
     sources: list[_Source] = []
-    posteriors = {}
+    posteriors: dict[float, GapPosterior] = {}
     for pair in range(-(-n_draws // 2)):
-        order = feasible_order(known, order_of(orders_s[pair % len(orders_s)], window.sample_rate))
-        if order not in posteriors:
-            posteriors[order] = posterior(x, known, *burg(segments, order))
-        fill = posteriors[order]
+        order_s = orders_s[pair % len(orders_s)]
+        if order_s not in posteriors:
+            posteriors[order_s] = _posterior(window, order_s)
+        fill = posteriors[order_s]
         z = noise.normal((len(fill.mean),), seed=seed, item=window.item, step=2 * pair).double().numpy()
         sources += [_Source(fill.mean[wanted], fill.draw(sign * z)[wanted]) for sign in (1.0, -1.0)]
     return sources[:n_draws]

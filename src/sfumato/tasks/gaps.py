@@ -1,4 +1,4 @@
-"""What is to be filled: gaps as given, checked, or damage as found."""
+"""What is to be filled: gaps and regions as given, checked, or damage as found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sfumato.errors import InputError
 from sfumato.signal.damage import find_gaps
+from sfumato.tasks.regions import Box, check, group, stretch
 from sfumato.tasks.windows import MAX_GAP_S, Gap, Source, joined
 
 Array = NDArray[np.float64]
@@ -28,14 +29,35 @@ class Skipped:
     reason: str
 
 
-def gaps_of(
-    source: Source, gaps: Sequence[tuple[float, float]] | None, blocks: Iterator[tuple[int, Array]]
-) -> tuple[list[Gap], list[str], list[Skipped]]:
-    """Given or found gaps, their kinds, and what is left alone."""
-    if gaps is None:
-        return find(source, blocks)
-    checked = check_gaps(gaps, source.sample_rate, source.n_samples)
-    return checked, [GIVEN] * len(checked), []
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be filled of one recording, in samples."""
+
+    gaps: list[Gap]
+    kinds: list[str]
+    """Of the gaps."""
+    skipped: list[Skipped]
+    regions: list[list[Box]]
+    """Groups of regions that are filled together."""
+
+    @property
+    def elsewhere(self) -> list[Gap]:
+        """Stretches beside the gaps that nothing is learned from."""
+        return joined([*((s.start, s.stop) for s in self.skipped), *map(stretch, self.regions)])
+
+
+def wanted_of(
+    source: Source,
+    gaps: Sequence[tuple[float, float]] | None,
+    regions: Sequence[tuple[float, float, float, float]],
+    blocks: Iterator[tuple[int, Array]],
+) -> Wanted:
+    """Given gaps and regions, checked; damage is looked for where neither is given."""
+    if gaps is None and not regions:
+        return Wanted(*find(source, blocks), [])
+    rate, n = source.sample_rate, source.n_samples
+    checked = check_gaps(gaps or (), rate, n)
+    return Wanted(checked, [GIVEN] * len(checked), [], group(check(regions, rate, n, checked), rate))
 
 
 def check_gaps(gaps: Sequence[tuple[float, float]], sample_rate: int, n_samples: int) -> list[Gap]:

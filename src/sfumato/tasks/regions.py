@@ -263,7 +263,13 @@ def leak_db(edit: Array, boxes: Sequence[Box], sample_rate: int) -> float:
     return float(10.0 * np.log10(outside / float(power.sum()))) if outside > 0.0 else -np.inf
 
 
-def fill_boxes(source: Source, boxes: Sequence[Box], unknown: Sequence[Gap], fill: Callable[[Window], Fill]) -> Array:
+def fill_boxes(
+    source: Source,
+    boxes: Sequence[Box],
+    unknown: Sequence[Gap],
+    fill: Callable[[Window], Fill],
+    window_samples: int | None = None,
+) -> Array:
     """Draws ``(draws, channels, stop - start)`` of the stretch of one group of boxes.
 
     Parameters
@@ -276,9 +282,11 @@ def fill_boxes(source: Source, boxes: Sequence[Box], unknown: Sequence[Gap], fil
         Every damaged stretch in samples: other groups', and gaps.
     fill
         Any method for gaps: fills one channel's window.
+    window_samples
+        Length of the window; None: the usual one.
     """
-    start, stop = stretch(boxes)
-    draws = fill_group(source, [(start, stop)], joined([*unknown, (start, stop)]), fill).draws
+    start, stop = own = stretch(boxes)
+    draws = fill_group(source, [own], joined([*unknown, own]), fill, window_samples=window_samples).draws
     observed = finite(source.read(start, stop), boxes, source.sample_rate)
     return np.asarray(observed + confine(draws - observed, boxes, source.sample_rate))
 

@@ -1,7 +1,7 @@
 """Repair: fill the gaps of a damaged recording and leave every other sample as it is.
 
-This file owns what every method shares: choosing a method, filling gap by gap, pasting back, and the record of how it
-was done. What is to be filled is in `tasks.gaps`, cutting windows in `tasks.windows`, filling one in `tasks.fill`.
+This file owns what every method shares: filling gap by gap and region by region, pasting back, and the record of how it
+was done. What is to be filled is in `tasks.gaps`, by what in `tasks.methods`, cutting windows in `tasks.windows`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pydantic import Field
 from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
 from sfumato.decode_child import SAMPLE_RATES
-from sfumato.errors import CalibrationError, InputError
-from sfumato.systems import conffusion
-from sfumato.tasks import fill as fills
-from sfumato.tasks import waveform
-from sfumato.tasks.fill import Fill, Window
-from sfumato.tasks.gaps import GIVEN, Skipped, gaps_of
-from sfumato.tasks.windows import Clip, Filled, Gap, Source, fill_group, plan
+from sfumato.errors import InputError
+from sfumato.tasks import spectrogram
+from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, wanted_of
+from sfumato.tasks.looks import Domain
+from sfumato.tasks.methods import Tell, choose, load_model, window_samples
+from sfumato.tasks.regions import Box, all_bins, fill_boxes, leak_db, stretch
+from sfumato.tasks.windows import Clip, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -35,12 +35,16 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
-Tell = Callable[[str], None]
 
 NAME = "repair"
 BLOCK = 1 << 16
 
-Method = Literal["auto", "ar", "janssen", "aspain", "diffusion", "cqtdiff"]
+REGION = "region"
+"""Kind of what is not a gap."""
+
+Method = Literal["auto", "ar", "janssen", "aspain", "diffusion", "uasrm", "cqtdiff"]
+
+Guarantee = Literal["crc", "wsr", "hoeffding_bentkus"]
 
 
 class Settings(BaseSettings):
@@ -49,17 +53,30 @@ class Settings(BaseSettings):
     method: Method = Field(
         "auto",
         description="auto picks per gap by measured risk; ar: a draw of the autoregressive posterior; janssen, aspain:"
-        " classical interpolation; diffusion: the learned inpainter; cqtdiff: a converted CQT-Diff+, most of an hour a"
+        " classical interpolation; diffusion: the learned inpainter; uasrm: levels"
+        " of the spectrogram by a network, phases made consistent; cqtdiff: a converted CQT-Diff+, most of an hour a"
         " draw and channel",
     )
     draws: int = Field(4, ge=1, le=256, description="fills per gap; the first is the one pasted")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of every random number; same seed, same bytes")
-    model: str = Field("conffusion", description="name or folder of the inpainter")
+    model: str | None = Field(
+        None, description="a shipped model, or a folder; by default the method's own: conffusion, or for uasrm uasrm"
+    )
     level: float | None = Field(
         None,
         gt=0,
         lt=1,
         description="also say how sure the fill is, at this level, such as 0.9: docs/confidence.md",
+    )
+    domain: Domain = Field(
+        "band_level_db",
+        description="what the interval bounds: levels of 64 bands, levels of single bins, or for gaps up to 50 ms the"
+        " waveform",
+    )
+    guarantee: Guarantee = Field(
+        "crc",
+        description="crc: the level holds on average over calibrations; wsr, hoeffding_bentkus: with chance 90 % for"
+        " the calibration that ships, which takes wider intervals",
     )
     steps: int = Field(10, ge=1, le=1000, description="sampler steps of the diffusion")
     temperature: float = Field(
@@ -73,7 +90,7 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True)
 class Repaired:
-    """One gap and how it was filled."""
+    """One gap, or some regions that overlap in time, and how they were filled."""
 
     start: int
     stop: int
@@ -88,6 +105,10 @@ class Repaired:
     """How far the fill may be from the truth, likewise."""
     refused: str = ""
     """Why there is no interval, or no quality."""
+    boxes: tuple[Box, ...] = ()
+    """The regions, where only those were filled."""
+    leak_db: float | None = None
+    """What changed outside the regions: energy over that of the whole change. None: nothing at all."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +116,54 @@ class Result:
     """A repaired recording."""
 
     audio: Array
-    """``(channels, samples)``, bit-identical to the input outside the gaps."""
+    """``(channels, samples)``, bit-identical to the input outside the gaps and the times of the regions."""
     sample_rate: int
     gaps: tuple[Repaired, ...]
+    regions: tuple[Repaired, ...]
     skipped: tuple[Skipped, ...]
     provenance: dict[str, Any]
+
+
+def fill_all(
+    source: Source,
+    wanted: Wanted,
+    settings: Settings,
+    model: Model | None,
+    progress: Progress = lambda done, total, text: None,
+    promised: Promises | None = None,
+) -> Iterator[Repaired | Skipped]:
+    """Each gap filled, then each group of regions; none learns from another."""
+    yield from fill_gaps(source, wanted.gaps, wanted.kinds, settings, model, progress, wanted.elsewhere, promised)
+    for i, boxes in enumerate(wanted.regions):
+        at = f"{boxes[0].start / source.sample_rate:.2f} s"
+        tell = functools.partial(_tell, progress, i, len(wanted.regions), at)
+        progress(i, len(wanted.regions), at)
+        yield _fill_regions(source, boxes, [*wanted.gaps, *wanted.elsewhere], settings, model, promised, tell)
+
+
+def _fill_regions(
+    source: Source,
+    boxes: Sequence[Box],
+    unknown: Sequence[Gap],
+    settings: Settings,
+    model: Model | None,
+    promised: Promises | None,
+    tell: Tell,
+) -> Repaired:
+    """One group of regions."""
+    began, rate = time.perf_counter(), source.sample_rate
+    start, stop = own = stretch(boxes)
+    others = sorted(gap for gap in unknown if gap != own)
+    if settings.method == "uasrm":
+        name = str(settings.method)
+        draws = spectrogram.fill_boxes(source, boxes, others, settings.draws, settings.seed, model)
+    else:
+        name, fill = choose(settings, model, (stop - start) / rate, tell)
+        draws = fill_boxes(source, boxes, others, fill, window_samples(settings, model, rate))
+    leak = None if all_bins(boxes, rate) else leak_db(draws[0] - source.read(start, stop), boxes, rate)
+    refused = "" if promised is None else "promises are calibrated for whole gaps, not for regions"
+    took = time.perf_counter() - began
+    return Repaired(*own, REGION, name, took, draws, refused=refused, boxes=tuple(boxes), leak_db=leak)
 
 
 def fill_gaps(
@@ -133,6 +197,8 @@ def fill_gaps(
 
 def _routed(neighbours: Sequence[Gap], settings: Settings, model: Model | None, sample_rate: int) -> list[list[Gap]]:
     """Neighbouring gaps by the way they are filled: a click beside a long dropout is still a click."""
+    if settings.method == "uasrm":
+        return [[gap] for gap in neighbours]
     groups: dict[str, list[Gap]] = {}
     for gap in neighbours:
         groups.setdefault(choose(settings, model, (gap[1] - gap[0]) / sample_rate)[0], []).append(gap)
@@ -152,10 +218,14 @@ def _fill_group(
     """Gaps that are filled together."""
     began = time.perf_counter()
     lengths = [stop - start for start, stop in group]
-    name, fill = choose(settings, model, max(lengths) / source.sample_rate, tell)
-    n = waveform.window_samples(model, source.sample_rate) if model and settings.method == "cqtdiff" else None
+    n = window_samples(settings, model, source.sample_rate)
     try:
-        filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed, n)
+        if settings.method == "uasrm":
+            name = str(settings.method)
+            filled = spectrogram.fill_gap(source, group[0], unknown, settings.draws, settings.seed, model)
+        else:
+            name, fill = choose(settings, model, max(lengths) / source.sample_rate, tell)
+            filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed, n)
     except InputError as error:
         if any(kind_of[gap] == GIVEN for gap in group):
             raise
@@ -165,48 +235,13 @@ def _fill_group(
     for gap, length in zip(group, lengths, strict=True):
         part = filled.cut(at, at + length)
         at += length
-        sure = {} if promised is None else _sure(promised, source, gap, unknown, part, settings)
+        sure = {} if promised is None else vars(promised.of(source, gap, unknown, part, settings, model))
         yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
-
-
-def _sure(
-    promised: Promises, source: Source, gap: Gap, unknown: Sequence[Gap], filled: Filled, settings: Settings
-) -> dict[str, Any]:
-    """Interval, quality, and why one is missing."""
-    try:
-        interval, quality = promised.of(source, gap, unknown, filled, settings)
-    except CalibrationError as error:
-        return {"refused": str(error)}
-    return {"interval": interval, "quality": quality, "refused": promised.reason}
 
 
 def _tell(progress: Progress, done: int, total: int, at: str, text: str) -> None:
     """What a slow method says while it fills the gap at `at`."""
     progress(done, total, f"{at}: {text}")
-
-
-def choose(
-    settings: Settings, model: Model | None, length_s: float, tell: Tell = lambda text: None
-) -> tuple[str, Callable[[Window], Fill]]:
-    """How a gap of `length_s` seconds is filled, in words and as a function of the window."""
-    n_draws, seed = settings.draws, settings.seed
-    if settings.method == "cqtdiff":
-        return settings.method, lambda window: waveform.fill_cqtdiff(window, n_draws, seed, model, tell)
-    if settings.method not in ("auto", "diffusion"):
-        return settings.method, lambda window: fills.CLASSICAL[settings.method](window, n_draws, seed, model)
-    if model is None:
-        raise InputError(f"The method {settings.method} needs a model.")
-    spread = conffusion.spread(model.card.figures, length_s) if settings.method == "auto" else 1.0
-    name = {0.0: "ar mean", 1.0: "diffusion"}.get(spread, f"mixture {spread:.0%}")
-    return name, lambda window: fills.fill_diffusion(
-        window,
-        n_draws,
-        seed,
-        model,
-        steps=settings.steps,
-        temperature=settings.temperature,
-        spread=spread,
-    )
 
 
 def provenance(settings: Settings, model: Model | None, promised: Promises | None = None) -> dict[str, Any]:
@@ -233,17 +268,7 @@ def load_promises(settings: Settings) -> Promises | None:
         return None
     from sfumato.tasks.confidence import promises
 
-    return promises(settings.level, settings)
-
-
-def load_model(settings: Settings) -> Model | None:
-    """The model the settings ask for, or None where the method needs none."""
-    if settings.method not in ("auto", "diffusion", "cqtdiff"):
-        return None
-    from sfumato.model import load
-
-    model = load(settings.model)
-    return waveform.check(model) if settings.method == "cqtdiff" else model
+    return promises(settings)
 
 
 def _blocks(audio: Array) -> Iterator[tuple[int, Array]]:
@@ -255,6 +280,7 @@ def repair(
     audio: str | Path | NDArray[np.floating[Any]],
     gaps: Sequence[tuple[float, float]] | None = None,
     *,
+    regions: Sequence[tuple[float, float, float, float]] = (),
     sample_rate: int | None = None,
     settings: Settings | None = None,
     seed: int | None = None,
@@ -267,7 +293,10 @@ def repair(
     audio
         Path of a file, or an array ``(channels, samples)`` or ``(samples,)``, full scale 1; then `sample_rate` too.
     gaps
-        Half-open (start, stop) in seconds; None finds them.
+        Half-open (start, stop) in seconds; None finds them, unless regions are given.
+    regions
+        Rectangles of time and frequency, (start, stop, f_low, f_high) in seconds and Hz: only what sounds inside is
+        replaced. They may overlap each other, but no gap.
     sample_rate
         In Hz, for an array.
     settings
@@ -280,12 +309,12 @@ def repair(
     Returns
     -------
     Result
-        Outside the gaps, samples are bit-identical to the input.
+        Outside the gaps and the times of the regions, samples are bit-identical to the input.
 
     Raises
     ------
     InputError
-        The audio or a gap can't be used.
+        The audio, a gap or a region can't be used.
 
     Examples
     --------
@@ -316,16 +345,16 @@ def repair(
         if whole.ndim != 2 or whole.shape[1] < whole.shape[0]:
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = Clip(whole, sample_rate)
-    chosen, kinds, skipped = gaps_of(source, gaps, _blocks(whole))
+    wanted = wanted_of(source, gaps, regions, _blocks(whole))
     promised = load_promises(settings)
-    model = load_model(settings) if chosen else None
+    model = load_model(settings) if wanted.gaps or wanted.regions else None
     out = whole.copy()
-    done = []
-    damaged = [(s.start, s.stop) for s in skipped]
-    for gap in fill_gaps(source, chosen, kinds, settings, model, progress, damaged, promised):
-        if isinstance(gap, Skipped):
-            skipped.append(gap)
+    done, skipped = [], wanted.skipped.copy()
+    for filled in fill_all(source, wanted, settings, model, progress, promised):
+        if isinstance(filled, Skipped):
+            skipped.append(filled)
         else:
-            out[:, gap.start : gap.stop] = gap.draws[0]
-            done.append(gap)
-    return Result(out, sample_rate, tuple(done), tuple(skipped), provenance(settings, model, promised))
+            out[:, filled.start : filled.stop] = filled.draws[0]
+            done.append(filled)
+    whole_gaps, parts = (tuple(part for part in done if bool(part.boxes) is boxed) for boxed in (False, True))
+    return Result(out, sample_rate, whole_gaps, parts, tuple(skipped), provenance(settings, model, promised))

@@ -22,19 +22,19 @@ from sfumato.encode import choose
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.tasks import repair_report
-from sfumato.tasks.gaps import Skipped, gaps_of
+from sfumato.tasks.gaps import Skipped, wanted_of
+from sfumato.tasks.methods import load_model
 from sfumato.tasks.repair import (
     BLOCK,
     Progress,
     Repaired,
     Settings,
-    fill_gaps,
-    load_model,
+    fill_all,
     load_promises,
     provenance,
 )
 
-_REPORT_FILE = re.compile(r"repair\.png|gap-\d+-draw-\d+\.wav", re.IGNORECASE)
+_REPORT_FILE = re.compile(r"repair\.png|(gap|region)-\d+-draw-\d+\.wav", re.IGNORECASE)
 
 AROUND_S = 2.0
 """Sound on both sides of a gap in the report's excerpts."""
@@ -48,8 +48,9 @@ class Outcome:
     json: Path
     picture: Path | None
     draws: tuple[Path, ...]
-    """Excerpts around each gap, one per draw."""
+    """Excerpts around each gap and group of regions, one per draw."""
     gaps: tuple[dict[str, Any], ...]
+    regions: tuple[dict[str, Any], ...]
     skipped: tuple[dict[str, Any], ...]
     truncated: bool
     """Whether the input ended before its time."""
@@ -80,6 +81,7 @@ def repair_file(
     settings: Settings | None = None,
     report: Path | None = None,
     progress: Progress = lambda done, total, text: None,
+    regions: Sequence[tuple[float, float, float, float]] = (),
 ) -> Outcome:
     """The repaired file at `destination`, beside it its JSON, and in `report` a picture and excerpts of every draw.
 
@@ -90,18 +92,20 @@ def repair_file(
     source, destination
         Two different files; `destination` keeps format, rate, channels and tags where its suffix allows.
     gaps
-        Half-open (start, stop) in seconds; None finds them.
+        Half-open (start, stop) in seconds; None finds them, unless regions are given.
     settings
         How to repair.
     report
         Folder for the report; created.
     progress
         Called with gaps done, gaps in all, and a word.
+    regions
+        (start, stop, f_low, f_high) in seconds and Hz, where only what sounds inside is replaced.
 
     Raises
     ------
     InputError
-        The file or a gap can't be used.
+        The file, a gap or a region can't be used.
     ResourceError
         The disk is full or a folder can't be written.
     """
@@ -117,13 +121,13 @@ def repair_file(
             _check_report(report, Path(source), destination)
             _make(report)
         decoded = time.perf_counter()
-        progress(0, 0, "looking for damage" if gaps is None else "checking gaps")
-        chosen, kinds, skipped = gaps_of(cut, gaps, recording.blocks(BLOCK))
+        progress(0, 0, "looking for damage" if gaps is None and not regions else "checking gaps")
+        wanted = wanted_of(cut, gaps, regions, recording.blocks(BLOCK))
         found = time.perf_counter()
-        model = load_model(settings) if chosen else None
-        damaged = [(stretch.start, stretch.stop) for stretch in skipped]
+        model = load_model(settings) if wanted.gaps or wanted.regions else None
         done: list[Repaired] = []
-        for gap in fill_gaps(cut, chosen, kinds, settings, model, progress, damaged, promised):
+        skipped = wanted.skipped.copy()
+        for gap in fill_all(cut, wanted, settings, model, progress, promised):
             if isinstance(gap, Skipped):
                 skipped.append(gap)
             else:  # without a report, only the draw that is pasted is kept
@@ -133,10 +137,13 @@ def repair_file(
         rate = cut.sample_rate
         picture, excerpts = None, []
         if report is not None and done:
-            excerpts = [path for i, gap in enumerate(done) for path in _excerpts(cut, gap, i, report)]
+            excerpts = [path for name, gap in _named(done) for path in _excerpts(cut, gap, name, report)]
             picture = report / "repair.png"
             repair_report.draw(cut, done, picture)
-        rows = tuple(_row(gap, rate, _interval_file(gap, i, destination)) for i, gap in enumerate(done))
+        rows = tuple(
+            _row(gap, rate, _interval_file(gap, name, destination)) for name, gap in _named(done) if not gap.boxes
+        )
+        parts = tuple(row for gap in done if gap.boxes for row in _region_rows(gap, rate))
         left = tuple(_skipped_row(stretch, rate) for stretch in skipped)
         path = destination.with_name(destination.name + ".json")
         finished = time.perf_counter()
@@ -151,6 +158,7 @@ def repair_file(
             "subtype": recording.info.subtype,
             "truncated": recording.info.truncated,
             "gaps": rows,
+            "regions": parts,
             "skipped": left,
             "timings_s": {
                 "decode": round(decoded - began, 3),
@@ -161,8 +169,8 @@ def repair_file(
             "provenance": provenance(settings, model, promised),
         }
         write_atomically(path, (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
-    ended_early = recording.info.truncated
-    return Outcome(destination, path, picture, tuple(excerpts), rows, left, ended_early, time.perf_counter() - began)
+    ended_early, took = recording.info.truncated, time.perf_counter() - began
+    return Outcome(destination, path, picture, tuple(excerpts), rows, parts, left, ended_early, took)
 
 
 def _sha256(path: Path) -> str:
@@ -180,7 +188,13 @@ def _row(gap: Repaired, rate: int, file: Path | None) -> dict[str, Any]:
         "seconds": round(gap.seconds, 3),
     }
     if gap.interval is not None and file is not None:
-        row["interval"] = {"domain": gap.interval.domain, "level": gap.interval.level, "file": file.name}
+        sure = gap.interval
+        row["interval"] = {
+            "domain": sure.domain,
+            "level": sure.level,
+            "guarantee": sure.guarantee,
+            "file": file.name,
+        }
     if gap.quality is not None:
         row["quality"] = {"metric": gap.quality.metric, "upper": gap.quality.upper, "level": gap.quality.level}
     if gap.refused:
@@ -188,20 +202,40 @@ def _row(gap: Repaired, rate: int, file: Path | None) -> dict[str, Any]:
     return row
 
 
-def _interval_file(gap: Repaired, index: int, destination: Path) -> Path | None:
+def _region_rows(group: Repaired, rate: int) -> list[dict[str, Any]]:
+    """One row per region; those that were filled together share their time and their leak."""
+    refused = {"refused": group.refused} if group.refused else {}
+    return [
+        {
+            "start": box.start / rate,
+            "stop": box.stop / rate,
+            "f_low": box.f_low_hz,
+            "f_high": min(box.f_high_hz, rate / 2),
+            "method": group.method,
+            "leak_db": None if group.leak_db is None else round(group.leak_db, 2),
+            "seconds": round(group.seconds / len(group.boxes), 3),
+            **refused,
+        }
+        for box in group.boxes
+    ]
+
+
+def _named(done: Sequence[Repaired]) -> list[tuple[str, Repaired]]:
+    """Gaps and groups of regions with the names of their files."""
+    gaps = [gap for gap in done if not gap.boxes]
+    groups = [group for group in done if group.boxes]
+    named = [(f"gap-{i:02d}", gap) for i, gap in enumerate(gaps, start=1)]
+    return named + [(f"region-{i:02d}", group) for i, group in enumerate(groups, start=1)]
+
+
+def _interval_file(gap: Repaired, name: str, destination: Path) -> Path | None:
     """Write the interval of a gap beside the output: axes, lower, upper, point."""
     if gap.interval is None:
         return None
-    path = destination.with_name(f"{destination.name}.gap-{index + 1:02d}.npz")
+    path = destination.with_name(f"{destination.name}.{name}.npz")
     bounded, buffer = gap.interval, io.BytesIO()
-    np.savez(
-        buffer,
-        lower=bounded.lower,
-        point=bounded.point,
-        upper=bounded.upper,
-        time_s=bounded.time_s,
-        edges_hz=bounded.edges_hz,
-    )
+    parts = {"lower": bounded.lower, "point": bounded.point, "upper": bounded.upper, **bounded.axes}
+    np.savez(buffer, allow_pickle=False, **parts)
     write_atomically(path, buffer.getvalue())
     return path
 
@@ -215,15 +249,15 @@ def _skipped_row(stretch: Skipped, rate: int) -> dict[str, Any]:
     }
 
 
-def _excerpts(source: _Source, gap: Repaired, index: int, folder: Path) -> list[Path]:
+def _excerpts(source: _Source, gap: Repaired, name: str, folder: Path) -> list[Path]:
     """One WAV per draw of a gap, with sound on both sides."""
     around = round(AROUND_S * source.sample_rate)
     start, stop = max(gap.start - around, 0), min(gap.stop + around, source.n_samples)
     audio = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
     paths = []
-    for number, fill in enumerate(gap.draws):
-        audio[:, gap.start - start : gap.stop - start] = fill
-        path = folder / f"gap-{index + 1:02d}-draw-{number + 1}.wav"
+    for number, draw in enumerate(gap.draws):
+        audio[:, gap.start - start : gap.stop - start] = draw
+        path = folder / f"{name}-draw-{number + 1}.wav"
         write(path, audio, source.sample_rate)
         paths.append(path)
     return paths

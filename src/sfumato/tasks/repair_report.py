@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,14 @@ _TOP_KHZ = 20.0
 
 
 def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
-    """Write the picture of the longest gaps (four at most) as a PNG.
+    """Write the picture of the longest gaps and groups of regions (four at most) as a PNG.
 
     Parameters
     ----------
     source
         The damaged recording.
     gaps
-        Filled gaps.
+        Filled gaps and groups of regions.
     path
         The PNG.
     """
@@ -44,7 +44,7 @@ def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
 
     shown = sorted(sorted(gaps, key=lambda gap: gap.start - gap.stop)[:MAX_COLUMNS], key=lambda gap: gap.start)
     sure = any(gap.interval is not None for gap in shown)
-    labels = ["before", "after, with draws", "before, kHz", "after, kHz", *(["level, dB"] if sure else [])]
+    labels = ["before", "after, with draws", "before, kHz", "after, kHz", *(["interval"] if sure else [])]
     heights = (1.0, 1.0, 1.5, 1.5, 1.3)[: len(labels)]
     figure = Figure(figsize=(4.2 * len(shown) + 0.8, 1.8 * sum(heights)), facecolor=_PAPER, layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,14 +52,20 @@ def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
     for column, gap in zip(axes.T, shown, strict=True):
         _column(column[:4], source, gap)
         if sure:
-            _levels(column[4], source, gap)
+            _sure(column[4], source, gap)
     for row, label in enumerate(labels):
         axes[row, 0].set_ylabel(label, color=_INK)
     more = f" (the {len(shown)} longest of {len(gaps)})" if len(gaps) > len(shown) else ""
-    figure.suptitle(f"sfumato repair: {len(gaps)} gap{'s' if len(gaps) > 1 else ''} filled{more}", color=_INK)
+    figure.suptitle(f"sfumato repair: {_counted(gaps)} filled{more}", color=_INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
+
+
+def _counted(gaps: Sequence[Repaired]) -> str:
+    """How many gaps and regions, in words."""
+    counts = {"gap": sum(not gap.boxes for gap in gaps), "region": sum(len(gap.boxes) for gap in gaps)}
+    return " and ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count)
 
 
 def _column(axes: Any, source: Source, gap: Repaired) -> None:
@@ -94,8 +100,13 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     top = max(float(picture.max()) for picture in pictures)
     for axis, picture in zip(axes[2:], pictures, strict=True):
         _image(axis, picture, top, (time_s[0], time_s[-1]), rate)
-        for edge in (gap.start, gap.stop):
+        for edge in () if gap.boxes else (gap.start, gap.stop):
             axis.axvline(edge / rate, color="white", linewidth=0.8, linestyle=":")
+        for box in gap.boxes:
+            low, high = box.f_low_hz / 1e3, min(box.f_high_hz, rate / 2) / 1e3
+            axis.fill_between(
+                (box.start / rate, box.stop / rate), low, high, facecolor="none", edgecolor="white", linestyle=":"
+            )
     for axis in axes:
         axis.set_xlim(*shown_s)
     for axis in axes[2:]:
@@ -103,33 +114,49 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     axes[3].set_xlabel("seconds", color=_INK)
 
 
-def _levels(axis: Axes, source: Source, gap: Repaired) -> None:
-    """The calibrated interval in the middle of the gap, over frequency, and the levels of the fill beside it."""
+def _sure(axis: Axes, source: Source, gap: Repaired) -> None:
+    """The calibrated interval, and the fill beside it: over frequency in the middle of the gap, or over time."""
     bounded = gap.interval
     if bounded is None:
         axis.text(0.5, 0.5, "no interval", ha="center", transform=axis.transAxes, color=_INK)
         axis.set_axis_off()
         return
-    rate, middle = source.sample_rate, bounded.lower.shape[1] // 2
-    centres = 0.5 * (bounded.edges_hz[:-1] + bounded.edges_hz[1:])
+    if bounded.domain == "waveform":
+        at, filled = bounded.axes["time_s"], gap.draws[0, 0]
+        lower, point, upper = bounded.lower[0], bounded.point[0], bounded.upper[0]
+        axis.set_xlabel("seconds, first channel", color=_INK)
+    else:
+        middle = bounded.lower.shape[1] // 2
+        time_s = float(bounded.axes["time_s"][middle])
+        at, filled = _levels_at(source, gap, time_s, bounded.axes)
+        lower, point, upper = (part[:, middle] for part in (bounded.lower, bounded.point, bounded.upper))
+        filled = np.where(np.isfinite(point), filled, np.nan)
+        axis.set_xscale("log")
+        axis.set_xlim(30.0, source.sample_rate / 2)
+        axis.set_xlabel(f"Hz, at {time_s:.3f} s", color=_INK)
+    label = f"where {bounded.level:.0%} of the truth lies"
+    axis.fill_between(at, lower, upper, color=_FILL, alpha=0.25, linewidth=0, step="mid", label=label)
+    axis.plot(at, point, color=_FILL, linewidth=1.0, label="estimate")
+    axis.plot(at, filled, color=_GAP, linewidth=0.9, label="the fill")
+    title = "" if gap.quality is None else f"band distance ≤ {gap.quality.upper:.1f} dB ({gap.quality.level:.0%})"
+    axis.set_title(title, fontsize=9, color=_INK)
+    axis.legend(loc="lower left", fontsize=7, frameon=False)
+
+
+def _levels_at(source: Source, gap: Repaired, time_s: float, axes: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Frequencies in Hz, and the fill's levels there in the frame at `time_s`: of bands, or of bins."""
+    rate = source.sample_rate
     half = Grid(1, rate).n_fft
     start, stop = max(gap.start - half, 0), min(gap.stop + half, source.n_samples)
     audio = np.nan_to_num(source.read(start, stop), posinf=0.0, neginf=0.0)
     audio[:, gap.start - start : gap.stop - start] = gap.draws[0]
     grid = Grid(stop - start, rate)
-    frame = round((bounded.time_s[middle] * rate - start) / grid.hop_length)
-    filled = np.where(np.isfinite(bounded.point[:, middle]), grid.levels(audio.mean(axis=0))[:, frame], np.nan)
-    lower, point, upper = (part[:, middle] for part in (bounded.lower, bounded.point, bounded.upper))
-    label = f"where {bounded.level:.0%} of the truth lies"
-    axis.fill_between(centres, lower, upper, color=_FILL, alpha=0.25, linewidth=0, step="mid", label=label)
-    axis.plot(centres, point, color=_FILL, linewidth=1.0, label="estimate")
-    axis.plot(centres, filled, color=_GAP, linewidth=0.9, label="the fill")
-    axis.set_xscale("log")
-    axis.set_xlim(max(centres[1], 30.0), rate / 2)
-    axis.set_xlabel(f"Hz, at {bounded.time_s[middle]:.3f} s", color=_INK)
-    title = "" if gap.quality is None else f"band distance ≤ {gap.quality.upper:.1f} dB ({gap.quality.level:.0%})"
-    axis.set_title(title, fontsize=9, color=_INK)
-    axis.legend(loc="lower left", fontsize=7, frameon=False)
+    frame = round((time_s * rate - start) / grid.hop_length)
+    if "edges_hz" in axes:
+        edges_hz = axes["edges_hz"]
+        return 0.5 * (edges_hz[:-1] + edges_hz[1:]), grid.levels(audio.mean(axis=0))[:, frame]
+    spectrum = grid.transform(audio.mean(axis=0))[: len(axes["frequency_hz"]), frame]
+    return axes["frequency_hz"], to_db(np.abs(spectrum / (0.25 * grid.n_fft)) ** 2)
 
 
 def _spectrogram(signal: Array, sample_rate: int) -> Array:

@@ -22,6 +22,7 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
         "draws": [str(path) for path in outcome.draws],
         "truncated": outcome.truncated,
         "gaps": outcome.gaps,
+        "regions": outcome.regions,
         "skipped": outcome.skipped,
         "seconds": round(outcome.seconds, 3),
     }
@@ -36,7 +37,16 @@ def show_outcome(outcome: Outcome) -> None:
             took = f"{gap['seconds']:.2f} s"
             table.add_row(str(number), clock(gap["start"]), length, gap["kind"], gap["method"], took)
         show(table)
-    else:
+    if outcome.regions:
+        table = table_of("region", "at", "length", "band", "method", "leak", "took")
+        for number, part in enumerate(outcome.regions, start=1):
+            length = f"{1e3 * (part['stop'] - part['start']):.1f} ms"
+            leak = "none" if part["leak_db"] is None else f"{part['leak_db']:.0f} dB"
+            band = f"{part['f_low']:.0f}–{part['f_high']:.0f} Hz"
+            cells = (clock(part["start"]), length, band, part["method"], leak, f"{part['seconds']:.2f} s")
+            table.add_row(str(number), *cells)
+        show(table)
+    if not outcome.gaps and not outcome.regions:
         say("No damage found; every sample is kept.")
     if outcome.truncated:
         say("the input ends early: it is shorter than its header says, or broken; what could be read was kept")
@@ -44,8 +54,9 @@ def show_outcome(outcome: Outcome) -> None:
         if "quality" in gap:
             bound = gap["quality"]
             say(f"at {clock(gap['start'])}: band distance at most {bound['upper']:.1f} dB ({bound['level']:.0%})")
-        if "refused" in gap:
-            say(f"at {clock(gap['start'])}: no promise: {gap['refused']}")
+    for part in (*outcome.gaps, *outcome.regions):
+        if "refused" in part:
+            say(f"at {clock(part['start'])}: no promise: {part['refused']}")
     for stretch in outcome.skipped:
         say(f"left alone at {clock(stretch['start'])} ({stretch['kind']}): {stretch['reason']}")
     places = [("repaired", outcome.output), ("record", outcome.json), ("picture", outcome.picture)]

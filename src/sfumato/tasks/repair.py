@@ -26,7 +26,7 @@ from sfumato.tasks import spectrogram
 from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, wanted_of
 from sfumato.tasks.looks import Domain
 from sfumato.tasks.methods import Tell, choose, load_model, window_samples
-from sfumato.tasks.regions import Box, all_bins, fill_boxes, leak_db, stretch
+from sfumato.tasks.regions import Box, fill_boxes, leak_db, stretch
 from sfumato.tasks.windows import Clip, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
@@ -160,10 +160,10 @@ def _fill_regions(
     else:
         name, fill = choose(settings, model, (stop - start) / rate, tell)
         draws = fill_boxes(source, boxes, others, fill, window_samples(settings, model, rate))
-    leak = None if all_bins(boxes, rate) else leak_db(draws[0] - source.read(start, stop), boxes, rate)
+    leak = leak_db(np.nan_to_num(draws[0] - source.read(start, stop)), boxes, rate)
     refused = "" if promised is None else "promises are calibrated for whole gaps, not for regions"
-    took = time.perf_counter() - began
-    return Repaired(*own, REGION, name, took, draws, refused=refused, boxes=tuple(boxes), leak_db=leak)
+    made: dict[str, Any] = {"refused": refused, "leak_db": leak if np.isfinite(leak) else None}
+    return Repaired(*own, REGION, name, time.perf_counter() - began, draws, boxes=tuple(boxes), **made)
 
 
 def fill_gaps(

@@ -26,7 +26,7 @@ LAYERS = (
     ("systems",),
     ("tasks",),
     ("data", "train", "convert", "convert_child"),
-    ("preset",),
+    ("preset", "pipeline"),
     ("screen",),
     ("cli", "__main__"),
 )

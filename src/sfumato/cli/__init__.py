@@ -1,4 +1,4 @@
-"""The command line: `sfumato repair | train | data | models`, one file each.
+"""The command line: `sfumato repair | train | data | models | conffusion`, one file each.
 
 Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sfumato import __version__
-from sfumato.cli import data, models, repair, train
+from sfumato.cli import conffusion, data, models, repair, train
 from sfumato.cli.command import guarded
 from sfumato.screen import say
 
@@ -73,6 +73,12 @@ def _application(wanted: str | None) -> typer.Typer:
     shipped.command("list")(guarded(models.list_shipped))
     shipped.command("show")(guarded(models.show_card))
     shipped.command("convert")(guarded(models.convert))
+    steps = typer.Typer(help="The four steps of Conffusion-Audio, on MAESTRO v3.", no_args_is_help=True)
+    steps.command("split")(guarded(conffusion.split))
+    steps.command("extract")(guarded(conffusion.extract))
+    steps.command("finetune")(guarded(conffusion.finetune))
+    steps.command("test")(guarded(conffusion.test))
+    app.add_typer(steps, name="conffusion")
     app.add_typer(music, name="data")
     app.add_typer(shipped, name="models")
     return app

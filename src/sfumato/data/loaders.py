@@ -5,8 +5,10 @@ Paths are relative to the data set's folder, so its manifest belongs there.
 
 import csv
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import soundfile
 
@@ -17,10 +19,17 @@ AUDIO_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".a
 MUSICNET_RATE = 44100
 
 
-def maestro(root: Path) -> Iterator[Row]:
-    """The rows of MAESTRO v3: `maestro-v3.0.0.csv` beside one folder per year.
+def maestro(root: Path, absent: Literal["refuse", "leave out"] = "refuse") -> Iterator[Row]:
+    """The rows of MAESTRO v3: `maestro-v3.0.0.csv`, or the same as JSON, beside one folder per year.
 
     The published train, validation and test splits are kept. Calibration is cut from train, whole pieces at a time.
+
+    Parameters
+    ----------
+    root
+        Its folder.
+    absent
+        What to do about recordings of the table that aren't there.
 
     Raises
     ------
@@ -31,11 +40,13 @@ def maestro(root: Path) -> Iterator[Row]:
     ----------
     Hawthorne et al., "Enabling factorized piano music modeling and generation with the MAESTRO dataset", ICLR 2019.
     """
-    tables = sorted(root.glob("maestro-v3*.csv"))
+    tables = [*sorted(root.glob("maestro-v3*.csv")), *sorted(root.glob("maestro-v3*.json"))]
     if not tables:
-        raise InputError(f"{root} holds no maestro-v3*.csv. Give the folder that MAESTRO v3 was unpacked to.")
+        raise InputError(f"{root} holds no maestro-v3*.csv or .json. Give the folder that MAESTRO v3 was unpacked to.")
     columns = ("canonical_composer", "canonical_title", "split", "year", "midi_filename", "audio_filename")
-    for record in _table(tables[0], columns):
+    for record in (_table if tables[0].suffix == ".csv" else _columns)(tables[0], columns):
+        if absent == "leave out" and not (root / record["audio_filename"]).is_file():
+            continue
         work = f"maestro/{record['canonical_composer']}: {record['canonical_title']}"
         published = record["split"]
         split: Split
@@ -157,6 +168,16 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if any(record.get(column) is None for record in records for column in columns):
         raise InputError(f"{path} has rows with too few columns. Give the data set's own table.")
     return records
+
+
+def _columns(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The records of a JSON file that holds, for each column, an object of row numbers and values."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        return [{name: str(table[name][number]) for name in columns} for number in table[columns[0]]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} can't be read: {reason}. Give the data set's own table.") from error
 
 
 def _notes(path: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Audio diffusion that knows how sure it is: repair damaged recordings.
 
-`sfumato.repair(path, gaps=...)` fills gaps, `sfumato.load(name)` loads a model. Importing this package loads no torch;
-the first use of a name does.
+`sfumato.repair(path, gaps=...)` fills gaps, `sfumato.detect(path)` looks for fills, `sfumato.load(name)` loads a model.
+Importing this package loads no torch; the first use of a name does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sfumato.errors import (
 
 if TYPE_CHECKING:
     from sfumato.model import load
+    from sfumato.tasks.detect import detect
     from sfumato.tasks.repair import repair
 
 __version__ = version("sfumato")
@@ -31,11 +32,12 @@ __all__ = [
     "ModelError",
     "ResourceError",
     "SfumatoError",
+    "detect",
     "load",
     "repair",
 ]
 
-_LAZY = {"load": "sfumato.model", "repair": "sfumato.tasks.repair"}
+_LAZY = {"detect": "sfumato.tasks.detect", "load": "sfumato.model", "repair": "sfumato.tasks.repair"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
-from sfumato.data import inpainting, manifest, spectrograms
+from sfumato.data import fill_traces, inpainting, manifest, spectrograms
 from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row
 from sfumato.errors import InputError
@@ -28,6 +28,7 @@ from sfumato.train import Fitted, TrainSettings, fit
 
 EXAMPLES: dict[str, Builder] = {
     "conffusion": inpainting.examples,
+    "fill_detector": fill_traces.examples,
     "n_conffusion": inpainting.examples,
     "uasrm": spectrograms.examples,
 }

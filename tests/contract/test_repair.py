@@ -244,6 +244,7 @@ PICTURE = (64, 256)
 """Bands and frames of a window's levels."""
 SHAPES = {
     "conffusion": (((1, 1, *PICTURE), (1,), (1, 7, *PICTURE)), (1, 2, *PICTURE)),
+    "fill_detector": (((1, 82, 100),), (1, 1, 100)),
     "n_conffusion": (((1, 1, *PICTURE), (1,), (1, 7, *PICTURE)), (1, 3, *PICTURE)),
     "uasrm seed": (((1, 1, uasrm.N_BINS, uasrm.N_FRAMES),), (1, 1, uasrm.N_BINS, uasrm.N_FRAMES)),
     "uasrm honest": (((1, 5, uasrm.N_BINS - 1, uasrm.N_FRAMES - 1),), (1, 1, uasrm.N_BINS - 1, uasrm.N_FRAMES - 1)),

@@ -1,4 +1,4 @@
-"""The command line: `sfumato repair | train | data | models | conffusion`, one file each.
+"""The command line: `sfumato repair | detect | train | data | models | conffusion`, one file each.
 
 Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sfumato import __version__
-from sfumato.cli import conffusion, data, models, repair, train
+from sfumato.cli import conffusion, data, detect, models, repair, train
 from sfumato.cli.command import guarded
 from sfumato.screen import say
 
@@ -64,6 +64,7 @@ def _application(wanted: str | None) -> typer.Typer:
     )
     app.callback()(_options)
     app.command("repair", help=repair.HELP)(guarded(repair.with_flags() if wanted == "repair" else _nothing))
+    app.command("detect")(guarded(detect.detect))
     app.command("train")(guarded(train.train))
     music = typer.Typer(help="Music to train on: list, fetch and build it.", no_args_is_help=True)
     music.command("list")(guarded(data.list_sources))

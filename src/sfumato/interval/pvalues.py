@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -54,6 +54,38 @@ def conformal_p(scores: ArrayLike, clean: ArrayLike) -> Array:
     if known.size == 0 or np.isnan(known).any() or np.isnan(new).any():
         raise InputError("There are no clean scores, or a score isn't a number.")
     return np.asarray((1.0 + known.size - np.searchsorted(known, new, side="left")) / (1.0 + known.size))
+
+
+def voted_p(scores: ArrayLike, clean: Sequence[ArrayLike]) -> Array:
+    """P-value of each score where clean clips come in groups: (1 + sum of the groups' votes) / (1 + number of groups).
+
+    A group's vote is the share of its clips that score as high. Clips of one piece of music resemble each other, so the
+    piece is what is independent, and has one vote however many clips were cut from it. For a clip of a new clean
+    piece, the p-value is at most a with chance at most a, for every a.
+
+    Parameters
+    ----------
+    scores
+        Of new clips, or of segments of them (see `clip_max`); large is suspicious.
+    clean
+        For each group, the scores of its clips.
+
+    References
+    ----------
+    Lee, Barber, Willett, "Distribution-free inference with hierarchical data", arXiv 2306.06342, sec. 3: the p-value of
+    their "hierarchical conformal prediction".
+
+    Examples
+    --------
+    >>> voted_p([0.5, 9.0, 2.5], [[1.0, 3.0], [2.0]]).tolist()
+    [1.0, 0.3333333333333333, 0.5]
+    """
+    new = np.asarray(scores, np.float64)
+    groups = [np.sort(np.asarray(group, np.float64).ravel()) for group in clean]
+    if not groups or any(group.size == 0 or np.isnan(group).any() for group in groups) or np.isnan(new).any():
+        raise InputError("There are no clean scores, or a score isn't a number.")
+    votes = [1.0 - np.searchsorted(group, new, side="left") / group.size for group in groups]
+    return np.asarray((1.0 + np.sum(votes, axis=0)) / (1.0 + len(groups)))
 
 
 def adjust(p: ArrayLike, method: Literal["holm", "bh", "by"]) -> Array:

@@ -1,0 +1,220 @@
+"""Tables of `benchmarks/inpainted.py`, and the trivial detectors that stand beside ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.stats import beta, rankdata
+
+from sfumato.interval.pvalues import voted_p
+from sfumato.signal.traces import HOP, INNOVATION_HZ, RATE, at_rate, traces
+from sfumato.tasks.detect import EDGE_S, SMOOTHED, Detector, segments_of
+
+Array = NDArray[np.float64]
+
+ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+ALPHA = 0.05
+IOU = 0.5
+LENGTHS_MS = ((50, 100), (100, 250), (250, 500))
+BASELINES = ("centre", "energy", "flux", "innovation")
+RESAMPLES = 300
+
+
+def baselines(audio: Array, sample_rate: int) -> dict[str, Array]:
+    """Scores per frame of detectors that know nothing: the centre is guessed; the level, or the spectrum, changes; the
+    prediction error of a linear model is low. Each is smoothed, and passes over the ends, as ours does."""
+    x = at_rate(audio, sample_rate)
+    n_frames = x.shape[1] // HOP + 1
+    padded = np.pad(x.mean(axis=0), (2 * HOP, 3 * HOP))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 4 * HOP)[::HOP][:n_frames] * np.hanning(4 * HOP)
+    level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-10)
+    spectrum = np.log(np.abs(np.fft.rfft(frames)) + 1e-4)
+    found = {
+        "centre": -np.abs(np.arange(n_frames) - n_frames / 2),
+        "energy": np.abs(level - median_filter(level, 87, mode="nearest")),
+        "flux": np.abs(np.diff(spectrum, axis=0, prepend=spectrum[:1])).mean(axis=1),
+        "innovation": -traces(x)[-len(INNOVATION_HZ) : -1].mean(axis=0),
+    }
+    edge = round(EDGE_S * RATE / HOP)
+    for name, values in found.items():
+        found[name] = uniform_filter1d(values.astype(float), SMOOTHED, mode="nearest")
+        found[name][:edge] = found[name][n_frames - edge :] = -np.inf
+    return found
+
+
+class Look:
+    """Scores of one clip and its true gaps in seconds."""
+
+    def __init__(self, scores: Array, gaps: Array) -> None:
+        self.scores, self.gaps = scores, gaps
+        self.seen = np.isfinite(scores)
+        self.inside = self.frames(gaps)
+
+    def frames(self, gaps: Array) -> NDArray[np.bool_]:
+        """Frames centred in one of the gaps."""
+        at = np.arange(len(self.scores)) * HOP / RATE
+        inside = np.zeros(len(at), dtype=bool)
+        for start, stop in gaps:
+            inside |= (at >= start) & (at < stop)
+        return inside
+
+
+def auc(bad: Array, good: Array) -> float:
+    """Chance that a bad one scores above a good one, ties counting half."""
+    ranks = rankdata(np.concatenate([bad, good]))
+    return float((ranks[: len(bad)].sum() - len(bad) * (len(bad) + 1) / 2) / (len(bad) * len(good)))
+
+
+def error_rate(bad: Array, good: Array) -> float:
+    """Share of errors of both kinds at the threshold where they are equal (EER)."""
+    thresholds = np.unique(bad)
+    missed = np.searchsorted(np.sort(bad), thresholds, side="left") / len(bad)
+    false = 1 - np.searchsorted(np.sort(good), thresholds, side="left") / len(good)
+    at = int(np.argmin(np.abs(missed - false)))
+    return float(0.5 * (missed[at] + false[at]))
+
+
+def exact(k: int, n: int) -> str:
+    """A share with its exact 95 % binomial interval."""
+    low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
+    high = beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+    return f"{k / n:.1%} ({low:.1%}–{high:.1%})"
+
+
+def split(looks: Sequence[Look]) -> tuple[Array, Array]:
+    """Scores of frames in gaps, and of the others."""
+    inside = np.concatenate([look.scores[look.seen & look.inside] for look in looks])
+    outside = np.concatenate([look.scores[look.seen & ~look.inside] for look in looks])
+    return inside, outside
+
+
+def interval(looks: Sequence[Look]) -> str:
+    """Frame AUC with its 95 % bootstrap over recordings."""
+    random = np.random.default_rng(0)
+    draws = [
+        auc(*split([looks[i] for i in random.integers(len(looks), size=len(looks))])) for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{auc(*split(looks)):.3f} ({low:.3f}–{high:.3f})"
+
+
+def found_in(look: Look, votes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Segments at `ALPHA`."""
+    return [(one.start, one.stop) for one in segments_of(look.scores, votes, ALPHA)]
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two stretches."""
+    both = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
+    return both / (a[1] - a[0] + b[1] - b[0] - both)
+
+
+def f1(looks: Sequence[Look], votes: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """F1, precision and recall of segments, each right if its overlap with a gap is at least `IOU`."""
+    right = named = true = 0
+    for look in looks:
+        segments = found_in(look, votes)
+        named, true = named + len(segments), true + len(look.gaps)
+        right += sum(any(overlap(gap, segment) >= IOU for segment in segments) for gap in look.gaps)
+    precision, recall = right / max(1, named), right / max(1, true)
+    return 2 * right / max(1, named + true), precision, recall
+
+
+def row(name: str, looks: Sequence[Look], clean: Sequence[Look], votes: Sequence[Sequence[float]]) -> str:
+    """One line: how well frames, segments and clips are told."""
+    inside, outside = split(looks)
+    tops, clean_tops = (np.array([look.scores.max() for look in group]) for group in (looks, clean))
+    alarms = int((voted_p(tops, votes) <= ALPHA).sum())
+    value, precision, recall = f1(looks, votes)
+    cells = [name, str(len(looks)), interval(looks), f"{error_rate(inside, outside):.3f}", f"{value:.2f}"]
+    cells += [f"{precision:.2f}", f"{recall:.2f}", f"{auc(tops, clean_tops):.3f}", exact(alarms, len(looks))]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEAD = (
+    "| {} | clips | frame AUC | frame EER | F1 | precision | recall | clip AUC | clips with p ≤ 0.05 |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def print_table(out: Path, detector: Detector) -> None:
+    """All tables."""
+    stored = [dict(np.load(path)) for path in sorted(out.glob("scores-*.npz"), key=lambda p: int(p.stem[7:]))]
+    about = json.loads((out / "settings.json").read_text())
+    votes = {channels: detector.votes(channels, 10.0) for channels in (1, 2)}
+    print(f"{about['split']} split, {len(stored)} recordings; clean scores of {len(votes[2])} pieces\n")
+
+    def looks(way: str, process: str = "as it is", kind: str = "score") -> list[Look]:
+        key = f"score|{way}|{process}" if kind == "score" else f"{kind}|{way}"
+        return [Look(one[key], one[f"gaps|{way}|{process}"]) for one in stored if key in one]
+
+    names = [key.split("|") for one in stored for key in one if key.startswith("score|")]
+    ways = [way for way in dict.fromkeys(way for _, way, _ in names) if way != "clean"]
+    processes = list(dict.fromkeys(process for *_, process in names))
+    print("By way of filling:\n\n" + HEAD.format("way"))
+    for way in ways:
+        print(row(way, looks(way), looks("clean"), votes[2]))
+    print("\nFills of `auto`, then processed, beside the clean clip processed alike:\n\n" + HEAD.format("then"))
+    for process in processes:
+        print(row(process, looks("auto", process), looks("clean", process), votes[1 if process == "mono" else 2]))
+    print_lengths(ways, looks, votes[2])
+    print_baselines(ways, looks)
+    print_alarms(stored, looks, processes, votes, detector)
+
+
+def print_lengths(ways: Sequence[str], looks: Any, votes: Sequence[Sequence[float]]) -> None:
+    """Frame AUC, and the share of fills that a segment overlaps, by length of the fill."""
+    titles = [f"{low}–{high} ms" for low, high in LENGTHS_MS]
+    print("\nBy length: frame AUC; share of fills that a segment at alpha 0.05 overlaps:\n")
+    print("| way | " + " | ".join(titles) + " |\n|---|" + "---|" * len(titles))
+    for way in ways:
+        cells = []
+        for low, high in LENGTHS_MS:
+            inside, hit, count = [], 0, 0
+            for look in looks(way):
+                own = [gap for gap in look.gaps if low <= 1e3 * (gap[1] - gap[0]) < high]
+                inside.append(look.scores[look.frames(np.array(own).reshape(-1, 2)) & look.seen])
+                count += len(own)
+                hit += sum(any(overlap(gap, segment) > 0 for segment in found_in(look, votes)) for gap in own)
+            bad = np.concatenate(inside)
+            cells.append(f"{auc(bad, split(looks(way))[1]):.3f}; {hit / count:.0%}" if len(bad) else "")
+        print(f"| {way} | " + " | ".join(cells) + " |")
+
+
+def print_baselines(ways: Sequence[str], looks: Any) -> None:
+    """The trivial detectors, calibrated on the clean test clips themselves, which favours them."""
+    print("\nTrivial detectors on the same clips: frame AUC; clip AUC; F1\n")
+    print("| way | " + " | ".join(BASELINES) + " |\n|---|" + "---|" * len(BASELINES))
+    for way in ways:
+        cells = []
+        for name in BASELINES:
+            own, clean = looks(way, kind=name), looks("clean", kind=name)
+            tops, clean_tops = (np.array([look.scores.max() for look in group]) for group in (own, clean))
+            value = f1(own, [[top] for top in clean_tops])[0]
+            cells.append(f"{auc(*split(own)):.3f}; {auc(tops, clean_tops):.2f}; {value:.2f}")
+        print(f"| {way} | " + " | ".join(cells) + " |")
+
+
+def print_alarms(stored: Sequence[Any], looks: Any, processes: Sequence[str], votes: Any, detector: Detector) -> None:
+    """How often clean recordings are accused."""
+    print("\nClean recordings with p ≤ alpha, exact 95 % intervals:\n")
+    print("| clean | recordings | " + " | ".join(f"alpha {alpha:g}" for alpha in ALPHAS) + " |")
+    print("|---|---|" + "---|" * len(ALPHAS))
+    groups = {
+        f"10 s, {process}": [
+            float(voted_p(look.scores.max(), votes[1 if process == "mono" else 2])) for look in looks("clean", process)
+        ]
+        for process in processes
+    }
+    groups["up to 2 min, as it is"] = [
+        float(voted_p(one["long"].max(), detector.votes(2, float(one["long_s"])))) for one in stored
+    ]
+    for name, p in groups.items():
+        cells = [exact(int((np.array(p) <= alpha + 1e-12).sum()), len(p)) for alpha in ALPHAS]
+        print(f"| {name} | {len(p)} | " + " | ".join(cells) + " |")

@@ -1,0 +1,45 @@
+"""`sfumato detect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato.cli.command import Debug
+from sfumato.screen import clock, progress_bar, say, show, table_of
+
+ALPHA = 0.05
+
+
+def detect(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="recording to look at", show_default=False)],
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help="share of clean stretches of two minutes that may get any segment")
+    ] = ALPHA,
+    model: Annotated[str, typer.Option(help="name or folder of the detector")] = "detect",
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say where a recording seems filled in, with p-values that clean recordings vouch for."""
+    from sfumato.config import parse
+    from sfumato.tasks.detect import Settings, as_dict
+    from sfumato.tasks.detect import detect as look
+
+    settings = parse({"alpha": alpha, "model": model}, Settings, "sfumato detect")
+    with progress_bar() as progress:
+        found = look(source, settings=settings, progress=progress)
+    if as_json:
+        say(json.dumps(as_dict(found), indent=2))
+        return
+    if found.segments:
+        table = table_of("part", "at", "length", "p")
+        for number, one in enumerate(found.segments, start=1):
+            table.add_row(str(number), clock(one.start), f"{1e3 * (one.stop - one.start):.0f} ms", f"{one.p:.3f}")
+        show(table)
+    else:
+        say(f"Nothing seems filled in (alpha {alpha:g}).")
+    stretches = "" if found.n_stretches == 1 else f", {found.n_stretches} stretches"
+    say(f"the whole: p {found.clip_p:.3f} (the least there can be {found.least_p:.3f}{stretches})")

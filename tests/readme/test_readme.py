@@ -18,6 +18,12 @@ DEMO = ROOT / "examples" / "only_300_stood_damaged.flac"
 # Reaches for a package archive, so only its words are checked.
 NEEDS_NETWORK = {"sfumato data build warzone2100 --out data"}
 
+NEEDS_CHECKPOINT = {
+    "sfumato models convert maestro_22k_8s-750000.pt cqtdiff",
+    "sfumato repair piano.flac repaired.flac --gap 12.30:12.55 --method cqtdiff --model cqtdiff --draws 1",
+}
+"""Commands about a published checkpoint, which isn't here: their words are right, and the first file is missed."""
+
 
 def blocks(language: str) -> list[tuple[str, str]]:
     """(document, text) of each fenced block in `language`."""
@@ -75,6 +81,10 @@ def test_every_command_runs(command: str, folder: Path) -> None:
         usage = run([*words[:3], "--help"], folder)
         assert usage.returncode == 0 and "--out" in usage.stdout and words[3] in SOURCES
         return
+    if command in NEEDS_CHECKPOINT:
+        refused = run(words, folder)
+        assert refused.returncode == 3 and words[3 if words[1] == "models" else 2] in refused.stderr
+        return
     if words[:2] == ["sfumato", "train"]:
         music(folder / "data")
     done = run(words, folder)
@@ -83,7 +93,7 @@ def test_every_command_runs(command: str, folder: Path) -> None:
 
 
 def test_what_needs_a_network_is_in_the_documents() -> None:
-    assert set(commands()) >= NEEDS_NETWORK
+    assert set(commands()) >= NEEDS_NETWORK | NEEDS_CHECKPOINT
 
 
 @pytest.mark.parametrize(
@@ -185,7 +195,7 @@ def test_the_record_is_as_documented(folder: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for name in ("README.md", "docs/repair.md", "docs/architecture.md", "docs/data.md", "examples/README.md"):
+    for name in (*DOCUMENTS, "docs/data.md", "docs/conffusion.md", "examples/README.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)", text):
             if not target.startswith("http"):

@@ -160,11 +160,18 @@ def build_bank(
     of = hashlib.sha256(f"{VERSION} {[(row.sha256, row.seconds) for row in rows]}".encode()).hexdigest()[:12]
     jobs = [(rows, root, seed, shard, folder / f"{of}-{seed}-{shard.start}-{shard.stop}.npz") for shard in shards]
     fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, mp_context=fresh, initializer=_deaf) as pool:
         done = []
-        for path in pool.map(_make_shard, jobs):
-            done.append(path)
-            progress(len(done), len(jobs))
+        coming = [pool.submit(_make_shard, job) for job in jobs]
+        try:
+            for shard in coming:
+                done.append(shard.result())
+                progress(len(done), len(jobs))
+        except BaseException:  # above all an interrupt: the shards under way would take minutes
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
     return done
 
 

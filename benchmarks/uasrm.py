@@ -33,7 +33,6 @@ DAMAGES = {
     "columns 500 ms": (0.5, 0.0, np.inf),
     "box 500 ms, 300–2000 Hz": (0.5, 300.0, 2000.0),
     "box 500 ms, 4–12 kHz": (0.5, 4000.0, 12000.0),
-    "box 1000 ms, 800–1600 Hz": (1.0, 800.0, 1600.0),
 }
 FAMILIES = ("classical", "diffusion", "uasrm")
 METHODS = ("damaged", "janssen", "ar draw", "diffusion", "line", "uasrm")

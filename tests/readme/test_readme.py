@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "docs/repair.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "docs/repair.md", "docs/uasrm.md", "docs/architecture.md")
 DEMO = ROOT / "examples" / "only_300_stood_damaged.flac"
 
 # Reaches for a package archive, so only its words are checked.

@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 
 from sfumato import cli, errors, model
-from sfumato.data import manifest
+from sfumato.data import inpainting, manifest
 from sfumato.tasks import repair as repair_task
 from sfumato.tasks import repair_file
 
@@ -213,6 +213,17 @@ def music(tmp_path):
         rows.append(row)
     manifest.write(tmp_path / "manifest.jsonl", rows)
     return tmp_path
+
+
+def test_an_interrupt_ends_the_workers_that_make_examples(music, tmp_path, monkeypatch):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inpainting, "SHARD", 1)
+    rows, bank = manifest.read(music / "manifest.jsonl"), tmp_path / "bank"
+    with pytest.raises(KeyboardInterrupt):
+        inpainting.build_bank(rows, music, bank, count=60, seed=0, processes=1, progress=interrupt)
+    assert 1 <= len(list(bank.glob("*.npz"))) < 60
 
 
 def test_train_makes_a_model_that_models_show_describes(run, music, tmp_path):

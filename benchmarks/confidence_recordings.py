@@ -40,8 +40,8 @@ JANSSEN_S = 0.12
 """Longest gap that Janssen's fill is measured for: it decays to silence in longer ones."""
 DOMAINS = ("band_level_db", "bin_level_db", "waveform")
 BOUNDS = "n_conffusion"
-SAMPLED_RANGES, DRAWS = (1, 3), 24
-"""Ranges of gap lengths, and draws, that bounds are sampled for: 240 network evaluations a clip."""
+SAMPLED_RANGES, DRAWS, STEPS = (1, 3), 20, 8
+"""Ranges of gap lengths that bounds are sampled for, with how many draws of how many steps: 160 network evaluations."""
 
 
 def cut(number: int, index: int, row: Any, options: argparse.Namespace) -> tuple[np.ndarray, tuple[int, int]]:
@@ -70,8 +70,9 @@ def measure_clip(job: tuple[Any, ...]) -> str:
     from sfumato.model import load
     from sfumato.tasks import looks
     from sfumato.tasks.calibration import Measured
+    from sfumato.tasks.gaps import GIVEN
     from sfumato.tasks.methods import choose
-    from sfumato.tasks.repair import Settings
+    from sfumato.tasks.repair import Settings, fill_gaps
     from sfumato.tasks.windows import Clip, fill_group
 
     number, index, row, options = job
@@ -93,13 +94,14 @@ def measure_clip(job: tuple[Any, ...]) -> str:
             fill = choose(settings.model_copy(update={"method": method}), fills, length_s)[1]
             return fill_group(source, [gap], [gap], fill, settings.seed)
 
-        auto = filled_by("auto")
-        view = looks.view(source, gap, [gap], auto)
+        mixture = filled_by("auto")
+        view = looks.view(source, gap, [gap], mixture)
         seen["band_level_db"] = looks.band_bounds(view, bounds)
         seen["bin_level_db"] = looks.bin_bounds(view, seen["band_level_db"])
-        samples = {"auto": auto.draws[0], "ar": auto.source[1]}  # the first draw of `ar` is the source of the others
+        (routed,) = fill_gaps(source, [gap], [GIVEN], settings, fills)
+        samples = {"auto": routed.draws[0], "ar": mixture.source[1]}  # the first draw of `ar` is the others' source
         whole = choose(settings, fills, length_s)[0] == "diffusion"
-        samples["diffusion"] = auto.draws[0] if whole else filled_by("diffusion").draws[0]
+        samples["diffusion"] = mixture.draws[0] if whole else filled_by("diffusion").draws[0]
         if length_s <= JANSSEN_S:
             samples["janssen"] = filled_by("janssen").draws[0]
         for method, fill in samples.items():
@@ -144,7 +146,7 @@ def sample_clip(job: tuple[Any, ...]) -> str:
         if "dm_sb" not in seen:
             model = load("conffusion")
             quantiles = conffusion.sample_bounds(
-                model.network, model.config, picture, (0.05, 0.5, 0.95), draws=DRAWS, seed=seed, item=0, steps=10
+                model.network, model.config, picture, (0.05, 0.5, 0.95), draws=DRAWS, seed=seed, item=0, steps=STEPS
             )
             seen["dm_sb"] = looks.band_interval(view, *quantiles)
         if options.student is not None:

@@ -130,13 +130,17 @@ def learned_fills(
     clean: np.ndarray, gap: tuple[int, int], rate: int, length_ms: int, number: int, options: argparse.Namespace
 ) -> Named:
     """A single diffusion draw, what `method auto` pastes, and the mean of 16 draws of that."""
-    from sfumato.systems import conffusion
-    from sfumato.tasks.repair import choose
+    from sfumato.tasks.gaps import GIVEN
+    from sfumato.tasks.methods import choose
+    from sfumato.tasks.repair import fill_gaps
+    from sfumato.tasks.windows import Clip
 
     model, auto = loaded(options.model), settings_of(number, options, "auto")
-    draws = filled(clean, gap, rate, choose(auto, model, length_ms / 1e3)[1])
-    if conffusion.spread(model.card.figures, length_ms / 1e3) == 1.0:
-        yield "diffusion", draws[0]
+    known = clean.copy()
+    known[:, gap[0] : gap[1]] = 0.0
+    (routed,) = fill_gaps(Clip(known, rate), [gap], [GIVEN], auto, model)
+    if routed.method == "diffusion":
+        yield "diffusion", routed.draws[0]
     else:
         yield "diffusion", filled(clean, gap, rate, choose(settings_of(number, options), model, length_ms / 1e3)[1])[0]
     straight = dataclasses.replace(model, network=Straight())
@@ -144,8 +148,8 @@ def learned_fills(
         "straight line",
         filled(clean, gap, rate, choose(settings_of(number, options), straight, length_ms / 1e3)[1])[0],
     )
-    yield "auto", draws[0]
-    yield "auto, mean of 16", draws.mean(axis=0)
+    yield "auto", routed.draws[0]
+    yield "auto, mean of 16", routed.draws.mean(axis=0)
 
 
 class Straight(nn.Module):
@@ -161,7 +165,7 @@ def risk_fills(
 ) -> Named:
     """Spreads of the random part, from the AR mean to a full draw: what `method auto` chooses among."""
     from sfumato.tasks import fill as fills
-    from sfumato.tasks.repair import choose
+    from sfumato.tasks.methods import choose
 
     seed = seed_of(number, options)
     whole = filled(clean, gap, rate, choose(settings_of(number, options), loaded(options.model), length_ms / 1e3)[1])
@@ -179,7 +183,7 @@ def level_fills(
 
     from sfumato.systems import conffusion
     from sfumato.tasks import fill as fills
-    from sfumato.tasks.repair import choose
+    from sfumato.tasks.methods import choose
 
     for temperature, share in LEVELS:
         settings = settings_of(number, options).model_copy(update={"temperature": temperature})

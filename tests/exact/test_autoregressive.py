@@ -136,3 +136,10 @@ def test_strong_partials_over_a_low_floor_are_not_damped() -> None:
         wanted = np.array([float(value) for value in mpmath.lu_solve(residuals, right)])
     mean = ar.posterior(np.where(known, x, 0.0), known, a, 1e-12).mean
     np.testing.assert_allclose(mean, wanted, rtol=0, atol=1e-3 * np.abs(x).max())
+
+
+def test_the_deviation_is_the_root_of_the_covariance_diagonal() -> None:
+    x, known = process(N, 5), np.ones(N, dtype=bool)
+    known[N // 3 : N // 2] = False
+    fill = ar.posterior(x, known, COEFFICIENTS, 0.25)
+    np.testing.assert_allclose(fill.deviation(), np.sqrt(np.diag(fill.covariance())), rtol=1e-8)

@@ -85,3 +85,39 @@ def test_it_starts_as_the_inpainters_point_estimate() -> None:
     wanted = view().base_db + gap_levels.SCALE_DB * point * view().touched
     np.testing.assert_allclose(bounds.point_db, wanted, atol=1e-3)
     assert np.ptp(bounds.point_db[:, view().touched] - view().base_db[:, view().touched]) > 1.0
+
+
+def test_the_student_learns_the_bounds_it_is_taught() -> None:
+    config = n_conffusion.Config(target="sampled")
+    condition = torch.from_numpy(np.stack([view().condition] * 2))
+    clean = torch.full((2, 1, N_BANDS, FRAMES), 0.3)
+    batch = {"clean": clean, "condition": condition, "lower": clean - 0.7, "upper": clean + 0.4}
+    network = Constants()
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = n_conffusion.loss(network, batch, config, BatchNoise(0, 0, 2), "bounds")["total"]
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    bounds = n_conffusion.bound_levels(network, config, [view()])[0]
+    at = np.flatnonzero(view().touched)[0]
+    found = [(part[0, at] - view().base_db[0, at]) / gap_levels.SCALE_DB for part in vars(bounds).values()]
+    np.testing.assert_allclose(found, [-0.4, 0.3, 0.7], atol=0.01)
+
+
+def test_sampled_bounds_are_quantiles_over_draws() -> None:
+    torch.manual_seed(0)
+    config = conffusion.Config(network=TINY)
+    network = conffusion.build(config).eval()
+    torch.nn.init.normal_(network.last[-1].weight, std=0.05)
+    keys = {"seed": 3, "item": 5, "steps": 4}
+    bounds = conffusion.sample_bounds(network, config, view(), (0.0, 0.5, 1.0), draws=5, **keys)
+    draws = np.stack(conffusion.draw_levels(network, config, [view()] * 5, temperature=1.0, **keys))
+    np.testing.assert_array_equal(bounds[0], draws.min(axis=0))
+    np.testing.assert_array_equal(bounds[1], np.median(draws, axis=0))
+    touched = view().touched
+    assert (bounds[2] - bounds[0])[:, touched].min() > 0.1
+    np.testing.assert_allclose(bounds[:, :, ~touched], np.broadcast_to(view().base_db[:, ~touched], (3, N_BANDS, 196)))

@@ -24,7 +24,7 @@ from sfumato.config import load_yaml
 from sfumato.errors import CalibrationError
 from sfumato.interval import family
 from sfumato.interval.record import Calibration, check, values_at
-from sfumato.model import Model, digest, load, shipped_folder
+from sfumato.model import Model, digest, shipped_folder
 from sfumato.tasks import looks
 from sfumato.tasks.calibration import PRECISION, QUALITY
 from sfumato.tasks.looks import Raw
@@ -159,7 +159,7 @@ def made_with(settings: Settings, model: Model | None) -> dict[str, str | int | 
     return kept
 
 
-def promises(settings: Settings, bounds: str = "n_conffusion", folder: Path | None = None) -> Promises:
+def promises(settings: Settings, bounds: Model | None = None, folder: Path | None = None) -> Promises:
     """What can be promised at the level, in the domain and by the guarantee that the settings ask for.
 
     Raises
@@ -179,5 +179,5 @@ def promises(settings: Settings, bounds: str = "n_conffusion", folder: Path | No
             f"{settings.guarantee}. Calibrated levels: {known}."
         )
     qualities = tuple(r for r in records if r.domain == QUALITY and r.level == settings.level)
-    loaded = load(bounds)
+    loaded = bounds or looks.bounds_model()
     return Promises(interval.level, loaded, interval, qualities, digest(loaded))

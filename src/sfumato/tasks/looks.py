@@ -29,7 +29,7 @@ from scipy.stats import ncx2
 
 from sfumato.errors import CalibrationError, ModelError
 from sfumato.interval import family
-from sfumato.model import Model
+from sfumato.model import Model, load
 from sfumato.signal import gap_levels
 from sfumato.signal.levels import Grid, band_edges, to_db
 from sfumato.systems import n_conffusion
@@ -158,6 +158,12 @@ def window(source: Source, gap: Gap, unknown: Sequence[Gap]) -> tuple[Array, NDA
     return mono, known, start
 
 
+@lru_cache(maxsize=1)
+def bounds_model() -> Model:
+    """The shipped bounds model, loaded once."""
+    return load("n_conffusion")
+
+
 def picture_of(seen: View) -> gap_levels.Picture:
     """What a network of band levels is shown of a gap."""
     return gap_levels.picture(seen.grid.levels(seen.mean), seen.grid.levels(seen.draw), seen.known, seen.touched)
@@ -203,7 +209,7 @@ def bin_bounds(seen: View, bands: Raw) -> Raw:
     faded = np.exp(np.log(np.diff(edges)) - digamma(np.diff(edges)))[:, None]  # power of noise over exp(E log power)
     gain = faded * np.maximum(wanted - grid.bands(fixed), 0.0) / (grid.bands(smooth) + 1e-30)
     noise = (np.maximum(gain, 1e-4)[band] * smooth[:n_bins]) / (0.25 * grid.n_fft) ** 2
-    lower, middle, upper = _rice_db(fixed[:n_bins] / (0.25 * grid.n_fft) ** 2, noise)
+    lower, middle, upper = rice_db(fixed[:n_bins] / (0.25 * grid.n_fft) ** 2, noise)
     spread = [np.abs(side - bands.interval.point)[band] for side in (bands.interval.lower, bands.interval.upper)]
     levels = to_db(np.abs(grid.transform(seen.mean)[:n_bins, seen.known]) ** 2 / (0.25 * grid.n_fft) ** 2)
     floor = float(levels.max()) - FLOOR_DB
@@ -324,8 +330,8 @@ def _rice() -> tuple[Array, Array]:
     return ratio_db, np.stack([to_db(np.asarray(0.5 * ncx2.ppf(q, 2, centre))) for q in (0.05, 0.5, 0.95)])
 
 
-def _rice_db(fixed: Array, noise: Array) -> tuple[Array, Array, Array]:
-    """Lower bound, median and upper bound of a bin's power in dB: `fixed` power and Gaussian `noise` power."""
+def rice_db(fixed: Array, noise: Array) -> tuple[Array, Array, Array]:
+    """5, 50 and 95 % quantiles of a bin's power in dB; its mean has the power `fixed`, its Gaussian part `noise`."""
     ratio_db, table = _rice()
     noise_db = to_db(noise)
     at = np.clip(to_db(fixed) - noise_db, ratio_db[0], ratio_db[-1])

@@ -22,12 +22,12 @@ from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
 from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import InputError
-from sfumato.tasks import spectrogram
+from sfumato.tasks import looks, routing, spectrogram
 from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, wanted_of
 from sfumato.tasks.looks import Domain
 from sfumato.tasks.methods import Tell, choose, load_model, window_samples
 from sfumato.tasks.regions import Box, fill_boxes, leak_db, stretch
-from sfumato.tasks.windows import Clip, Gap, Source, fill_group, plan
+from sfumato.tasks.windows import Clip, Filled, Gap, Source, fill_group, plan
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -225,7 +225,16 @@ def _fill_group(
             filled = spectrogram.fill_gap(source, group[0], unknown, settings.draws, settings.seed, model)
         else:
             name, fill = choose(settings, model, max(lengths) / source.sample_rate, tell)
-            filled = fill_group(source, group, unknown, fill, None if promised is None else settings.seed, n)
+            routed = settings.method == "auto" and routing.concerns(name, group, source.sample_rate)
+            seed = settings.seed if routed or promised is not None else None
+            filled = fill_group(source, group, unknown, fill, seed, n)
+            if routed:
+                others: dict[str, Callable[[], Filled]] = {
+                    method: functools.partial(_filled_by, source, group[0], unknown, settings, model, method)
+                    for method in routing.OTHERS
+                }
+                bounds = looks.bounds_model()
+                name, filled = routing.better(source, group[0], unknown, name, filled, others, bounds)
     except InputError as error:
         if any(kind_of[gap] == GIVEN for gap in group):
             raise
@@ -237,6 +246,14 @@ def _fill_group(
         at += length
         sure = {} if promised is None else vars(promised.of(source, gap, unknown, part, settings, model))
         yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
+
+
+def _filled_by(
+    source: Source, gap: Gap, unknown: Sequence[Gap], settings: Settings, model: Model | None, method: Method
+) -> Filled:
+    """One gap filled by another method, all else as set."""
+    fill = choose(settings.model_copy(update={"method": method}), model, (gap[1] - gap[0]) / source.sample_rate)[1]
+    return fill_group(source, [gap], unknown, fill, settings.seed)
 
 
 def _tell(progress: Progress, done: int, total: int, at: str, text: str) -> None:
@@ -257,8 +274,8 @@ def provenance(settings: Settings, model: Model | None, promised: Promises | Non
         "settings": settings.model_dump(mode="json"),
         "model": named(model),
     }
-    if promised is not None:
-        made["bounds"] = named(promised.bounds)
+    if promised is not None or (settings.method == "auto" and model is not None):
+        made["bounds"] = named(looks.bounds_model() if promised is None else promised.bounds)
     return made
 
 

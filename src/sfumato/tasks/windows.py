@@ -183,13 +183,14 @@ def fill_group(
     finally:  # after an interrupt, what runs is not waited for
         pool.shutdown(wait=False, cancel_futures=True)
 
-    def turned_back(parts: list[Array]) -> Array:
-        whole = np.zeros((max((len(part) for part in parts), default=1), source.channels, int(own.sum())))
+    def turned_back(parts: list[Array], rows: int = 1) -> Array:
+        whole = np.zeros((max((len(part) for part in parts), default=rows), source.channels, int(own.sum())))
         for i, part in zip(heard, parts, strict=True):
             whole[:, i] = part
         return np.asarray(scale * (np.einsum("ci,dit->dct", axes, whole) + offset))
 
-    return Filled(turned_back([result.draws for result in results]), None if sources is None else turned_back(sources))
+    both = None if sources is None else turned_back(sources, rows=2)
+    return Filled(turned_back([result.draws for result in results]), both)
 
 
 def _with_floor(x: Array, known: NDArray[np.bool_], near: slice, item: int) -> Array:

@@ -238,6 +238,20 @@ def test_folders_that_the_project_filled_are_read_as_they_are(maestro: Path, tmp
         excerpts.locate(config, "calibration")
 
 
+def test_the_train_part_is_cut_as_calibration_is(maestro: Path, inpainter: Path, tmp_path: Path) -> None:
+    config = seed_config.read(write_config(tmp_path, maestro, inpainter))
+    train, calibration = excerpts.locate(config, "train"), excerpts.locate(config, "calibration")
+    assert (train.gap_ms, train.bounds, len(train.rows)) == (GAP_MS, tmp_path / "train", COUNTS["train"])
+    assert not {row.sha256 for row in train.rows} & {row.sha256 for row in calibration.rows}
+    assert "datasets.train" in seed_config.unused(config)
+    moved = tmp_path / "mine"
+    moved.mkdir()
+    (moved / "a.wav").write_bytes((maestro / "2018" / "test-0.wav").read_bytes())
+    only = {"which_dataset": {"args": {"data_root": str(moved)}}}
+    with pytest.raises(InputError, match="conffusion split"):  # never calibration's own folder
+        excerpts.locate(seed_config.SeedConfig.model_validate({"datasets": {"calibration": only}}), "train")
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

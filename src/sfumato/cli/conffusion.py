@@ -77,7 +77,7 @@ def extract(
     asked = _read(config)
     recordings = locate(asked, part, data, worker)
     loaded = model_of(model or asked.path.resume_state)
-    if isinstance(loaded.config, cqtdiff.Config):
+    if draws and isinstance(loaded.config, cqtdiff.Config):
         count = len(recordings.rows) * max(len(gap_length or ()), 1) * draws
         say(f"{loaded.name}: {count} draws, each most of an hour on two cores. It can be stopped at any time.")
     sampling = Sampling(loaded, draws, steps, _seed(asked, seed))

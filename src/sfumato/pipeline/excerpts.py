@@ -112,8 +112,8 @@ def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int
     InputError
         There is neither, or the part is empty.
     """
-    arguments = getattr(config.datasets, part).which_dataset.args
-    if arguments.mask_config.mask_mode != "long" and part != "train":
+    arguments = _arguments(config, part)
+    if arguments.mask_config.mask_mode != "long":
         raise InputError(f"mask_mode = {arguments.mask_config.mask_mode} for {part}; possible: long, one gap.")
     moved = Path(arguments.data_root or "nowhere")
     if data is None and moved.is_dir() and not (moved / LIST).exists():
@@ -131,6 +131,20 @@ def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int
     if arguments.sampled_bounds_path:
         bounds = Path(arguments.sampled_bounds_path)
     return Recordings(part, tuple(rows), root, arguments, bounds)
+
+
+def _arguments(config: SeedConfig, part: Part) -> Arguments:
+    """What the configuration says of a part; the train part's excerpts are cut as those of calibration."""
+    own: Arguments = getattr(config.datasets, "calibration" if part == "train" else part).which_dataset.args
+    if part != "train":
+        return own
+
+    def beside(path: str) -> str:
+        here = [word if word != "calibration" else "train" for word in Path(path).parts]
+        return str(Path(*here)) if "train" in here else ""
+
+    changes = {"data_root": beside(own.data_root), "sampled_bounds_path": beside(own.sampled_bounds_path)}
+    return own.model_copy(update={**changes, "data_len": -1})
 
 
 def _listed(config: SeedConfig) -> Path:

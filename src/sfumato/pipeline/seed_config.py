@@ -90,9 +90,11 @@ class Dataset(Settings):
 
 
 class Datasets(Settings):
-    """The parts; `train` was a leftover of another project, here it is MAESTRO's own."""
+    """The parts."""
 
-    train: Dataset = Field(Dataset(), description="fine-tuned on")
+    train: Dataset = Field(
+        Dataset(), description=_UNUSED + "a leftover of another project; MAESTRO's train part, cut as calibration is"
+    )
     validation: Dataset = Field(Dataset(), description="watched while fine-tuning")
     calibration: Dataset = Field(Dataset(), description="calibrated on")
     test: Dataset = Field(Dataset(), description="tested on")
@@ -174,9 +176,8 @@ def unused(config: SeedConfig) -> dict[str, str]:
 def _unused(settings: Settings, before: str) -> Iterator[tuple[str, str]]:
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)
-        key = f"{before}{'*' if isinstance(settings, Datasets) else name}"
         description = type(settings).model_fields[name].description or ""
         if description.startswith(_UNUSED):
-            yield key, description.removeprefix(_UNUSED)
+            yield f"{before}{name}", description.removeprefix(_UNUSED)
         elif isinstance(value, Settings):
-            yield from _unused(value, f"{key}.")
+            yield from _unused(value, f"{before}{'*' if isinstance(settings, Datasets) else name}.")

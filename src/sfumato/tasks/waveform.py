@@ -4,8 +4,8 @@ A draw of the AR posterior fills the gap first. The window is brought to the mod
 the gap there, and what its fill adds to the AR draw is brought back and added to it. So every other sample stays as
 it is, the fill joins both sides, and above half the model's rate, where it knows nothing, the AR draw goes on.
 
-One evaluation of the published networks takes half a minute on two CPU cores, one draw most of an hour. Channels and
-draws therefore take turns, which also keeps the memory that of one.
+One evaluation of the published networks takes half a minute on two CPU cores, one draw most of an hour, and keeps 8 GB
+for its backward pass. So channels and draws take turns.
 """
 
 from __future__ import annotations

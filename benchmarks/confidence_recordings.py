@@ -40,8 +40,8 @@ JANSSEN_S = 0.12
 """Longest gap that Janssen's fill is measured for: it decays to silence in longer ones."""
 DOMAINS = ("band_level_db", "bin_level_db", "waveform")
 BOUNDS = "n_conffusion"
-SAMPLED_RANGES, DRAWS, STEPS = (1, 3), 20, 8
-"""Ranges of gap lengths that bounds are sampled for, with how many draws of how many steps: 160 network evaluations."""
+SAMPLED_RANGES, DRAWS, STEPS = (2,), 12, 6
+"""Ranges of gap lengths that bounds are sampled for, with how many draws of how many steps: 72 network evaluations."""
 
 
 def cut(number: int, index: int, row: Any, options: argparse.Namespace) -> tuple[np.ndarray, tuple[int, int]]:

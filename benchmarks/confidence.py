@@ -1,6 +1,7 @@
 """Are the promises kept? Calibrations drawn again and again, and what their intervals do to clips nobody calibrated on.
 
     python benchmarks/confidence.py synthetic
+    python benchmarks/confidence.py cost
 
 Each subcommand prints the table that stands in docs/confidence.md.
 """
@@ -11,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +111,62 @@ def synthetic(calibrations: int, seed: int) -> None:
     print(f"\nComputed in {time.process_time() - began:.0f} s of one core.")
 
 
+def cost(draws: int, steps: int, seed: int) -> None:
+    """What an interval costs: one pass beside sampling, a fill with a level beside one without, all in one run."""
+    import soundfile as sf
+
+    from sfumato.model import load
+    from sfumato.systems import conffusion, n_conffusion
+    from sfumato.tasks import looks
+    from sfumato.tasks.confidence import promises
+    from sfumato.tasks.gaps import GIVEN
+    from sfumato.tasks.methods import choose
+    from sfumato.tasks.repair import Settings, fill_gaps
+    from sfumato.tasks.windows import Clip, fill_group
+
+    audio, rate = sf.read(Path(__file__).parents[1] / "examples" / "only_300_stood.flac", always_2d=True)
+    source = Clip(audio.T.copy(), rate)
+    first = source.n_samples // 2
+    gap = (first, first + round(0.3 * rate))
+    source.audio[:, gap[0] : gap[1]] = 0.0
+    fills, bounds = load("conffusion"), looks.bounds_model()
+    settings = Settings(seed=seed, level=0.9)
+    promised = promises(settings)
+    filled = fill_group(source, [gap], [gap], choose(settings, fills, 0.3)[1], seed)
+    picture = looks.picture_of(looks.view(source, gap, [gap], filled))
+
+    def fill(level: bool) -> None:
+        list(fill_gaps(source, [gap], [GIVEN], settings, fills, promised=promised if level else None))
+
+    one = seconds(lambda: n_conffusion.bound_levels(bounds.network, bounds.config, [picture]), 9)
+    many = seconds(
+        lambda: conffusion.sample_bounds(
+            fills.network, fills.config, picture, (0.05, 0.95), draws=draws, seed=seed, item=0, steps=steps
+        ),
+        1,
+    )
+    whole = seconds(lambda: promised.of(source, gap, [gap], filled, settings, fills), 5)
+    pairs = [(seconds(lambda: fill(False), 1), seconds(lambda: fill(True), 1)) for _ in range(5)]
+    plain, sure = np.median(pairs, axis=0)
+    print(f"One gap of 300 ms, {source.channels} channels, {rate} Hz; median times, once loaded.\n")
+    print("| what | seconds |\n|---|---|")
+    print(f"| bounds in one pass | {one:.3f} |")
+    print(f"| bounds over {draws} draws of {steps} steps | {many:.1f} (× {many / one:.0f}) |")
+    print(f"| interval and bound on quality, all told | {whole:.2f} |")
+    print(f"| fill, {settings.draws} draws | {plain:.2f} |")
+    print(f"| fill, {settings.draws} draws, with a level | {sure:.2f} (+ {100 * (sure / plain - 1):.0f} %) |")
+
+
+def seconds(work: Callable[[], object], times: int) -> float:
+    """Median wall time."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
 def main() -> None:
     """Run a subcommand."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -116,8 +174,15 @@ def main() -> None:
     command = commands.add_parser("synthetic", help="exchangeable clips whose true risk is known exactly")
     command.add_argument("--calibrations", type=int, default=600)
     command.add_argument("--seed", type=int, default=0)
+    command = commands.add_parser("cost", help="one pass against sampling, and a fill with a level against one without")
+    command.add_argument("--draws", type=int, default=200)
+    command.add_argument("--steps", type=int, default=10)
+    command.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    synthetic(chosen.calibrations, chosen.seed)
+    if chosen.command == "cost":
+        cost(chosen.draws, chosen.steps, chosen.seed)
+    else:
+        synthetic(chosen.calibrations, chosen.seed)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
     python benchmarks/confidence_recordings.py sampled --data DIR --split calibration --out runs/calibration
     python benchmarks/confidence_recordings.py sampled --data DIR --split test --out runs/confidence
     python benchmarks/confidence_recordings.py rivals --out runs/confidence --calibration runs/calibration
+    python benchmarks/confidence_recordings.py draw --out runs/confidence --shifted runs/shifted
 
 A clip is one gap in one recording: one recording gives one clip to each range of gap lengths. The gap's length is drawn
 log-uniformly inside the range, its place at random. `--renders` takes renders of scores instead of recordings: another
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from confidence_tables import print_rivals, print_table
+from confidence_tables import draw, print_rivals, print_table
 
 GAP_EDGES_S = (0.02, 0.05, 0.12, 0.25, 0.5, 1.0)
 FREQUENCY_EDGES_HZ = (0.0, 300.0, 2000.0, 24000.0)
@@ -218,7 +219,7 @@ def contents_of(rows: list[Any]) -> dict[str, str]:
 def main() -> None:
     """Parse the command line and do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "sampled", "calibrate", "table", "rivals"))
+    parser.add_argument("what", choices=("measure", "sampled", "calibrate", "table", "rivals", "draw"))
     parser.add_argument("--data", type=Path, help="folder of a built manifest")
     parser.add_argument("--split", choices=("calibration", "validation", "test"), default="calibration")
     parser.add_argument("--renders", action="store_true", help="renders of scores instead of recordings")
@@ -234,6 +235,8 @@ def main() -> None:
         calibrate(options)
     elif options.what == "table":
         print_table(options)
+    elif options.what == "draw":
+        draw(options)
     elif options.what == "rivals":
         print_rivals(options)
     else:

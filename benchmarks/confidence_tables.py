@@ -51,8 +51,8 @@ def print_domain(clips: Sequence[Any], by_kind: dict[str, Any], domain: str) -> 
     unit = UNITS[domain]
     print(f"\n### {domain}, level {LEVEL:g}, on average over calibrations (crc)\n")
     head = (
-        f"clips | share of cells inside, mean over clips | clips of which one random cell lies inside [exact 95 %] | "
-        f"median width, {unit} | Spearman(width, error)"
+        "clips | share of cells inside, mean over clips | recordings of which one random cell lies inside "
+        f"[exact 95 %] | median width, {unit} | Spearman(width, error)"
     )
     print(f"| gap, ms | {head} |\n|---|---|---|---|---|---|")
     for low, high in [*itertools.pairwise(edges), (0.0, 9.0)]:
@@ -106,15 +106,24 @@ def print_row(what: str, scored: Sequence[Scored]) -> None:
     if not own:
         print(f"| {what} | none of {len(scored)} covered | – | – | – | – |")
         return
-    random = np.random.default_rng(0)
-    hits = sum(bool(random.choice(s.inside)) for s in own)
-    lower, upper = clopper_pearson(hits, len(own))
+    single = one_of_each(own)
+    hits = sum(bool(random.choice(s.inside)) for random, s in single)
+    lower, upper = clopper_pearson(hits, len(single))
     shares = booted([s.inside.mean() for s in own], [s.recording for s in own])
     left = "" if len(own) == len(scored) else f" of {len(scored)}"
     print(
-        f"| {what} | {len(own)}{left} | {shares} | {hits} of {len(own)} [{lower:.3f}, {upper:.3f}] | "
+        f"| {what} | {len(own)}{left} | {shares} | {hits} of {len(single)} [{lower:.3f}, {upper:.3f}] | "
         f"{np.median([np.median(s.widths) for s in own]):.3g} | {np.mean([s.spearman for s in own]):.2f} |"
     )
+
+
+def one_of_each(clips: Sequence[Any]) -> list[tuple[np.random.Generator, Any]]:
+    """A random clip of each recording: exact intervals need independent clips. Each with its own random numbers."""
+    chosen = []
+    for i, name in enumerate(sorted({clip.recording for clip in clips})):
+        random, own = np.random.default_rng([0, i]), [clip for clip in clips if clip.recording == name]
+        chosen.append((random, own[int(random.integers(len(own)))]))
+    return chosen
 
 
 def strata(scored: Sequence[Scored], most: int = 2000) -> list[Any]:
@@ -145,12 +154,15 @@ def print_quality(clips: Sequence[Any], records: Sequence[Any]) -> None:
             own = [c for c in clips if method in c.distance_db and low <= c.gap_s < high]
             if not own:
                 continue
+            whole = (low, high) == (edges[0], edges[-1])
+            if whole:
+                own = [clip for _, clip in one_of_each(own)]
             ratios = [float(values_at(record, {"gap_s": c.gap_s})) for c in own]
             bounds = np.array([r * c.predicted_db[method] for r, c in zip(ratios, own, strict=True)])
             true = np.array([clip.distance_db[method] for clip in own])
             held = int((true <= bounds).sum())
             lower, upper = clopper_pearson(held, len(own))
-            what = "all" if (low, high) == (edges[0], edges[-1]) else f"{1e3 * low:.0f} to {1e3 * high:.0f}"
+            what = "all, one of each recording" if whole else f"{1e3 * low:.0f} to {1e3 * high:.0f}"
             print(
                 f"| {method} | {what} | {held} of {len(own)} | {held / len(own):.3f} [{lower:.3f}, {upper:.3f}] | "
                 f"{np.median(bounds):.1f} | {np.median(true):.1f} | {spearman(bounds, true):.2f} |"
@@ -209,3 +221,53 @@ def booted(values: Any, recordings: list[str], against: Any = None) -> str:
         pairs = np.stack([values, against], axis=1)
         e = bootstrap(pairs, recordings, lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))
     return f"{e.value:.3f} [{e.lower:.3f}, {e.upper:.3f}]"
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Picture of coverage and width by gap length, and of coverage by width: docs/images/confidence.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from sfumato.config import load_yaml
+    from sfumato.interval.record import Calibration
+
+    records = [load_yaml(path, Calibration) for path in sorted(options.to.glob("*-crc.yaml"))]
+    figure = Figure(figsize=(11, 3.6), layout="constrained", facecolor="#fbfaf8")
+    FigureCanvasAgg(figure)
+    cover, wide, strat = figure.subplots(1, 3)
+    for folder, dashes, what in ((options.out, "-", "recordings"), (options.shifted, ":", "renders")):
+        clips = read(folder) if folder else []
+        for domain, ink in zip(UNITS, ("#118ab2", "#ef476f", "#2b2d42"), strict=True):
+            record = next((r for r in records if (r.domain, r.level) == (domain, LEVEL)), None)
+            own = [Scored(clip, domain, record) for clip in clips if domain in clip.seen]
+            if not own or record is None:
+                continue
+            spans = list(itertools.pairwise(record.axes[0].edges))
+            groups = [[s for s in covered(own) if low <= s.gap_s < high] for low, high in spans]
+            at = [1e3 * float(np.sqrt(low * high)) for low, high in spans]
+            shares = [np.array([s.inside.mean() for s in group]) for group in groups]
+            error = [1.96 * share.std(ddof=1) / np.sqrt(len(share)) for share in shares]
+            label = f"{domain}, {what}"
+            cover.errorbar(at, [s.mean() for s in shares], error, color=ink, ls=dashes, marker="o", ms=3, label=label)
+            if domain != "waveform":
+                widths = [np.median([np.median(s.widths) for s in group]) for group in groups]
+                wide.plot(at, widths, color=ink, ls=dashes, marker="o", ms=3)
+            if folder is options.out:
+                parts = strata(own)
+                strat.plot(range(1, len(parts) + 1), [part.coverage for part in parts], color=ink, marker="o", ms=3)
+    for axis in (cover, strat):
+        axis.axhline(LEVEL, color="#888888", lw=0.8)
+        axis.set_ylim(0.7, 1.0)
+    for axis in (cover, wide):
+        axis.set_xscale("log")
+        axis.set_xticks([20, 50, 100, 200, 500, 1000], labels=["20", "50", "100", "200", "500", "1000"])
+        axis.minorticks_off()
+        axis.set_xlabel("gap, ms")
+    cover.set_title(f"share of the truth inside, level {LEVEL:g}", fontsize=9)
+    cover.legend(fontsize=6, frameon=False)
+    wide.set_title("median width, dB", fontsize=9)
+    strat.set_title("share inside, by fifths of width", fontsize=9)
+    strat.set_xlabel("narrowest to widest")
+    path = Path(__file__).parents[1] / "docs" / "images" / "confidence.png"
+    figure.savefig(path, dpi=110)
+    print(path.name)

@@ -38,7 +38,7 @@ FAMILIES = ("classical", "diffusion", "uasrm")
 METHODS = ("damaged", "janssen", "ar draw", "diffusion", "line", "uasrm")
 FIGURES = {
     "snr": "SNR of the hole's bins, dB (higher is better; 0 is silence)",
-    "lsd": "Log-spectral distance in the hole, dB (lower is better; two draws of one spectrum differ by about 8)",
+    "lsd": "Log-spectral distance in the hole, dB (lower is better; two draws of a spectrum heard everywhere: about 8)",
     "bias": "Bias of the hole's levels, dB (0 is best)",
     "within_1": "Bins within 1 dB, % (two draws of one spectrum: 11)",
     "within_3": "Bins within 3 dB, % (two draws of one spectrum: 33)",
@@ -194,6 +194,8 @@ def print_table(options: argparse.Namespace) -> None:
     figures: dict[tuple[str, str, str], dict[int, float]] = {}
     recording: dict[int, str] = {}
     for path in sorted(options.out.glob("clip-*.json")):
+        if not all(path.with_name(f"{path.name.split('.')[0]}.{family}.json").exists() for family in FAMILIES):
+            continue
         body = json.loads(path.read_text())
         recording[body["clip"]] = f"{body['source']}/{body['recording']}"
         for result in body["results"]:

@@ -74,7 +74,7 @@ def maestro(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def inpainter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    shape = unet2d.Config(channels=1, condition_channels=7, widths=(8, 16), embedding=16, attention_heads=2)
+    shape = unet2d.Config(channels=1, condition_channels=7, widths=(8, 8, 8, 16), embedding=16, attention_heads=2)
     config = conffusion.Config(network=shape)
     network = conffusion.build(config).eval()
     torch.nn.init.normal_(network.last[-1].weight, std=0.05)

@@ -7,7 +7,7 @@
 
 A clip is ten seconds of one test recording with three fills, one of 50 to 100, one of 100 to 250 and one of 250 to
 500 ms, at random places. Each way of filling gets the same places. The same clip unfilled is the negative. Clean
-stretches of up to two minutes, one of each recording, are looked at as well. `calibrate` reads recordings of the
+stretches of up to a minute, one of each recording, are looked at as well. `calibrate` reads recordings of the
 calibration split, and those of the training split that the detector was not trained on.
 """
 
@@ -31,6 +31,7 @@ from sfumato.data import fills, manifest
 from sfumato.data.fill_traces import fitted
 from sfumato.data.fills import PROCESSES
 from sfumato.model import digest, load, save
+from sfumato.signal.traces import at_rate, traces
 from sfumato.tasks.detect import CLEAN_FILE, LENGTHS_S, STRETCH_S, Clean, Detector, load_detector
 
 Array = NDArray[np.float64]
@@ -38,8 +39,8 @@ Array = NDArray[np.float64]
 CLIP_S = 10.0
 GAPS_S = ((0.05, 0.1), (0.1, 0.25), (0.25, 0.5))
 APART_S = 1.0
-WINDOWS = (2, 1, 1)
-"""Clean windows cut from each recording, for each of `LENGTHS_S`."""
+PROCESSED = ("as it is", "MP3", "Opus", "22.05 kHz", "mono")
+"""Processes that are measured; FLAC of 16 bits changes no sample of a 16-bit file."""
 
 OTHER_SEED = 1_000_003
 UNSEEN: dict[str, dict[str, Any]] = {
@@ -51,10 +52,15 @@ UNSEEN: dict[str, dict[str, Any]] = {
 """Ways the detector was not trained on -> settings; a pasted copy is another."""
 
 WAYS = ("auto", "ar", *UNSEEN, "copy")
-ASPAIN_CLIPS = 11
-"""A-SPAIN takes minutes for a long gap: it fills the short gap of some clips alone."""
+EVERY = {"auto": 1, "copy": 1, "ar": 2}
+"""Of how many clips a way fills one, if not of four."""
+
+SHORT_ONLY = ("janssen", "aspain")
+"""Iterative methods take a minute for a long gap and are at their best in short ones: they fill the shortest alone."""
 
 FADE_S = 0.01
+SHORT_S = 3.0
+"""A clean recording so short is looked at too."""
 
 
 def read(row: Any, root: Path, start: int, stop: int) -> Array:
@@ -100,11 +106,11 @@ def fill_one(job: tuple[int, Any, Path, Path, str]) -> None:
     """One clip filled in one way, as a file of 16-bit samples."""
     number, row, root, out, way = job
     path = out / f"{number}-{way}.npz"
-    if path.exists() or (way == "aspain" and number >= ASPAIN_CLIPS):
+    if path.exists() or number % EVERY.get(way, 4):
         return
     audio, gaps = clip_of(row, root, number)
     rate = row.sample_rate
-    if way == "aspain":
+    if way in SHORT_ONLY:
         gaps = sorted(gaps, key=lambda gap: gap[1] - gap[0])[:1]
     if way == "copy":
         made = pasted(audio, gaps, rate, np.random.default_rng([0xC0B1, number]))
@@ -133,43 +139,44 @@ def measure_one(job: tuple[int, Any, argparse.Namespace]) -> Path:
 
     def look(name: str, audio: Array, gaps: Any, process: str) -> None:
         processed, rate = PROCESSES[process](audio, row.sample_rate)
-        found[f"score|{name}|{process}"] = detector.scores(processed, rate)
+        seen = traces(at_rate(processed, rate))
+        found[f"score|{name}|{process}"] = detector.scores_of(seen)
         found[f"gaps|{name}|{process}"] = np.asarray(gaps, float).reshape(-1, 2) / row.sample_rate
         if process == "as it is":
-            for key, values in baselines(audio, row.sample_rate).items():
+            for key, values in baselines(at_rate(audio, row.sample_rate), seen).items():
                 found[f"{key}|{name}"] = values
 
-    for process in PROCESSES:
+    for process in PROCESSED:
         look("clean", clean, [], process)
     for way in WAYS:
         file = options.out / f"{number}-{way}.npz"
         if file.exists():
             with np.load(file) as stored:
-                for process in PROCESSES if way == "auto" else ("as it is",):
+                for process in PROCESSED if way == "auto" else PROCESSED[:1]:
                     look(way, stored["audio"] / 32768, stored["gaps"], process)
-    length = min(row.seconds, STRETCH_S)
-    whole = read(row, options.data, 0, int(length * row.sample_rate))
-    found["long"] = detector.scores(whole, row.sample_rate)
-    found["long_s"] = length
+    for name, length in (("long", min(row.seconds, STRETCH_S)), ("short", SHORT_S)):
+        audio = read(row, options.data, 0, int(length * row.sample_rate)) if name == "long" else clean
+        found[name] = detector.scores(audio[:, : int(length * row.sample_rate)], row.sample_rate)
+        found[f"{name}_s"] = length
     np.savez(path, **found)
     return path
 
 
 def calibrate_one(job: tuple[int, Any, Path, Path]) -> dict[str, list[tuple[float, float]]]:
-    """(length, largest score) of each clean window of one recording, in stereo and in mono."""
+    """(length, largest score) of one clean window of each of `LENGTHS_S`, in stereo and in mono."""
     number, row, root, model = job
     torch.set_num_threads(1)
     detector = Detector(load(model), None)  # type: ignore[arg-type]
     random = np.random.default_rng([0xCA11B, number])
     out: dict[str, list[tuple[float, float]]] = {"stereo": [], "mono": []}
-    for length, count in zip(LENGTHS_S, WINDOWS, strict=True):
-        n = round(length * row.sample_rate)
-        total = int(row.seconds * row.sample_rate)
-        for _ in range(count if total > n else 1):
-            start = int(random.integers(0, max(1, total - n)))
-            audio = read(row, root, start, min(start + n, total))
-            for name, heard in (("stereo", audio), ("mono", audio.mean(axis=0, keepdims=True))):
-                out[name].append((length, round(float(detector.scores(heard, row.sample_rate).max()), 4)))
+    for length in LENGTHS_S:
+        n, total = round(length * row.sample_rate), int(row.seconds * row.sample_rate)
+        if total < n:
+            continue
+        start = int(random.integers(0, max(1, total - n)))
+        audio = read(row, root, start, start + n)
+        for name, heard in (("stereo", audio), ("mono", audio.mean(axis=0, keepdims=True))):
+            out[name].append((length, round(float(detector.scores(heard, row.sample_rate).max()), 4)))
     return out
 
 

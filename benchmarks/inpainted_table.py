@@ -13,7 +13,7 @@ from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import beta, rankdata
 
 from sfumato.interval.pvalues import voted_p
-from sfumato.signal.traces import HOP, INNOVATION_HZ, RATE, at_rate, traces
+from sfumato.signal.traces import HOP, INNOVATION_HZ, RATE, Traces
 from sfumato.tasks.detect import EDGE_S, SMOOTHED, Detector, segments_of
 
 Array = NDArray[np.float64]
@@ -26,10 +26,9 @@ BASELINES = ("centre", "energy", "flux", "innovation")
 RESAMPLES = 300
 
 
-def baselines(audio: Array, sample_rate: int) -> dict[str, Array]:
+def baselines(x: Array, seen: Traces) -> dict[str, Array]:
     """Scores per frame of detectors that know nothing: the centre is guessed; the level, or the spectrum, changes; the
     prediction error of a linear model is low. Each is smoothed, and passes over the ends, as ours does."""
-    x = at_rate(audio, sample_rate)
     n_frames = x.shape[1] // HOP + 1
     padded = np.pad(x.mean(axis=0), (2 * HOP, 3 * HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, 4 * HOP)[::HOP][:n_frames] * np.hanning(4 * HOP)
@@ -39,7 +38,7 @@ def baselines(audio: Array, sample_rate: int) -> dict[str, Array]:
         "centre": -np.abs(np.arange(n_frames) - n_frames / 2),
         "energy": np.abs(level - median_filter(level, 87, mode="nearest")),
         "flux": np.abs(np.diff(spectrum, axis=0, prepend=spectrum[:1])).mean(axis=1),
-        "innovation": -traces(x)[-len(INNOVATION_HZ) : -1].mean(axis=0),
+        "innovation": -seen[-len(INNOVATION_HZ) : -1].mean(axis=0),
     }
     edge = round(EDGE_S * RATE / HOP)
     for name, values in found.items():
@@ -212,9 +211,8 @@ def print_alarms(stored: Sequence[Any], looks: Any, processes: Sequence[str], vo
         ]
         for process in processes
     }
-    groups["up to 2 min, as it is"] = [
-        float(voted_p(one["long"].max(), detector.votes(2, float(one["long_s"])))) for one in stored
-    ]
+    for name, title in (("short", "3 s, as it is"), ("long", "up to a minute, as it is")):
+        groups[title] = [float(voted_p(one[name].max(), detector.votes(2, float(one[f"{name}_s"])))) for one in stored]
     for name, p in groups.items():
         cells = [exact(int((np.array(p) <= alpha + 1e-12).sum()), len(p)) for alpha in ALPHAS]
         print(f"| {name} | {len(p)} | " + " | ".join(cells) + " |")

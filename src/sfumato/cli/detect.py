@@ -17,7 +17,7 @@ ALPHA = 0.05
 def detect(
     source: Annotated[Path, typer.Argument(metavar="IN", help="recording to look at", show_default=False)],
     alpha: Annotated[
-        float, typer.Option(min=0, max=1, help="share of clean stretches of two minutes that may get any segment")
+        float, typer.Option(min=0, max=1, help="share of clean stretches of a minute that may get any segment")
     ] = ALPHA,
     model: Annotated[str, typer.Option(help="name or folder of the detector")] = "detect",
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,

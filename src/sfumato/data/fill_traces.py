@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -73,7 +74,10 @@ def examples_of(
     ]
 
 
-def _make_shard(job: tuple[Sequence[Row], Path, int, range, Path]) -> Path:
+_Job = tuple[Sequence[Row], Path, int, range, Path]
+
+
+def _make_shard(job: _Job) -> Path:
     """Write one shard unless it is there; the file appears whole."""
     rows, root, seed, indices, path = job
     if path.exists():
@@ -125,8 +129,21 @@ def examples(
     shards = [range(first, min(first + SHARD, count)) for first in range(0, count, SHARD)]
     jobs = [(used, root, settings.seed, s, folder / f"{of}-{settings.seed}-{s.start}-{s.stop}.npz") for s in shards]
     made = []
-    with ProcessPoolExecutor(settings.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for path in pool.map(_make_shard, jobs):
-            made.append(path)
-            progress(len(made) * SHARD, count, f"making {split} examples")
+    for path in _each(jobs, settings.processes):
+        made.append(path)
+        progress(min(len(made) * SHARD, count), count, f"making {split} examples")
     return Bank(made, drawn=split == "train")
+
+
+def _deaf() -> None:
+    """Leave Ctrl-C to the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _each(jobs: Sequence[_Job], processes: int) -> Iterator[Path]:
+    """Shards in order, by so many processes."""
+    if processes == 1:
+        yield from map(_make_shard, jobs)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_deaf) as pool:
+        yield from pool.map(_make_shard, jobs)

@@ -18,11 +18,12 @@ Frames are 11.6 ms apart; every rate is resampled to 44.1 kHz first. All traces 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.linalg import solve_toeplitz
-from scipy.ndimage import uniform_filter
 from scipy.signal import get_window, oaconvolve, resample_poly
 
 Array = NDArray[np.float64]
@@ -96,9 +97,8 @@ def _of_spectra(spectra: NDArray[np.complex64]) -> Array:
     if len(spectra) == 1:
         together = balance = np.zeros_like(advance)
     else:
-        smooth = [uniform_filter(part, (3, 3), mode="nearest")[2:-2] for part in _cross(spectra, power)]
-        real, imaginary, left, right = smooth
-        coherent = (real**2 + imaginary**2) / (left * right + _FLOOR**2)
+        cross, left, right = (_blurred(part) for part in (spectra[0] * np.conj(spectra[1]), *power))
+        coherent = (cross.real**2 + cross.imag**2) / (left * right + _FLOOR**2)
         apart = _band_means((1.0 - np.minimum(coherent, 1.0)) * mean, coarse) / _band_means(mean, coarse)
         together = _db(apart + 1e-3)
         sides = [_db(_band_means(side[2:-2] + _FLOOR, coarse)) for side in power]
@@ -113,9 +113,11 @@ def _foreseen(spectra: NDArray[np.complex64]) -> NDArray[np.complex64]:
     return np.asarray(last * turn / (np.abs(turn) + _FLOOR))
 
 
-def _cross(spectra: NDArray[np.complex64], power: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-    both = spectra[0] * np.conj(spectra[1])
-    return both.real, both.imag, power[0], power[1]
+def _blurred(x: NDArray[Any]) -> NDArray[Any]:
+    """Sums over three frames and three bins around each cell, less the first two and the last two frames."""
+    frames = x[1:-3] + x[2:-2] + x[3:-1]
+    padded = np.pad(frames, ((0, 0), (1, 1)), mode="edge")
+    return np.asarray(padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:])
 
 
 def _main_axis(audio: Array) -> Array:

@@ -1,6 +1,6 @@
 """Where was this recording filled in?
 
-A recording is read in stretches of up to two minutes. In each, the detector (`systems.fill_detector`) scores every
+A recording is read in stretches of up to a minute. In each, the detector (`systems.fill_detector`) scores every
 frame, and the largest score is compared with the largest scores of clean recordings, read in windows as long: its rank
 among them is the p-value, and every segment that scores as high as its p-value demands is reported with its own. So of
 clean stretches no more than the share alpha gets any segment, however many frames were looked at. The unit is the piece
@@ -31,7 +31,7 @@ from sfumato.errors import CalibrationError, InputError, ModelError
 from sfumato.interval.pvalues import voted_p
 from sfumato.model import Model, digest, find, load
 from sfumato.signal.autoregressive import runs
-from sfumato.signal.traces import HOP, RATE, at_rate, traces
+from sfumato.signal.traces import HOP, RATE, Traces, at_rate, traces
 from sfumato.systems import fill_detector
 from sfumato.tasks.windows import Clip, Source
 
@@ -44,18 +44,18 @@ Progress = Callable[[int, int, str], None]
 NAME = "detect"
 CLEAN_FILE = "clean.yaml"
 
-STRETCH_S = 120.0
-LENGTHS_S = (10.0, 30.0, STRETCH_S)
+STRETCH_S = 60.0
+LENGTHS_S = (2.0, 10.0, STRETCH_S)
 """Lengths of the clean windows. A stretch is compared with the next longer ones, whose largest scores are no less."""
 
-SHORTEST_S = 3.0
+SHORTEST_S = 2.0
 EDGE_S = 0.25
 """Nothing is looked for this close to the ends of a recording: a fill is told by what is on both sides."""
 
 SMOOTHED = 5
 """Frames over which scores are averaged: 58 ms."""
 
-FALL = 2.0
+FALL = 1.5
 """A segment reaches from its peak to where the score has fallen by this much below what its alarm takes."""
 
 
@@ -121,7 +121,11 @@ class Detector:
 
     def scores(self, audio: Array, sample_rate: int) -> Array:
         """Score of each frame of one stretch ``(channels, samples)``, smoothed; minus infinity close to its ends."""
-        logits = fill_detector.logits(self.model.network, traces(at_rate(audio, sample_rate)))
+        return self.scores_of(traces(at_rate(audio, sample_rate)))
+
+    def scores_of(self, found: Traces) -> Array:
+        """The same, of its traces."""
+        logits = fill_detector.logits(self.model.network, found)
         scores = uniform_filter1d(logits, SMOOTHED, mode="nearest")
         edge = round(EDGE_S * RATE / HOP)
         scores[:edge] = scores[len(scores) - edge :] = -np.inf
@@ -191,12 +195,12 @@ def detect(
 def look(source: Source, detector: Detector, settings: Settings, progress: Progress) -> Detection:
     """What the detector finds in `source`, stretch by stretch."""
     parts = stretches(source.n_samples, source.sample_rate)
-    n_pieces = len(detector.votes(source.channels, SHORTEST_S))
-    least_p = 1.0 / (1 + n_pieces)
+    votes = detector.votes(source.channels, max(stop - start for start, stop in parts) / source.sample_rate)
+    least_p = 1.0 / (1 + len(votes))
     if settings.alpha < least_p:
         raise CalibrationError(
             f"alpha {settings.alpha:g} takes {int(np.ceil(1 / settings.alpha)) - 1} clean pieces of music to compare "
-            f"with; there are {n_pieces}. Give an alpha of {np.ceil(least_p * 1e3) / 1e3:g} or more."
+            f"with; there are {len(votes)}. Give an alpha of {np.ceil(least_p * 1e3) / 1e3:g} or more."
         )
     segments: list[Segment] = []
     least = 1.0
@@ -206,7 +210,6 @@ def look(source: Source, detector: Detector, settings: Settings, progress: Progr
         if not audio.any():
             continue
         scores = detector.scores(audio, source.sample_rate)
-        votes = detector.votes(source.channels, (stop - start) / source.sample_rate)
         least = min(least, float(voted_p(scores.max(), votes)))
         own = segments_of(scores, votes, settings.alpha)
         segments += [_moved(segment, start / source.sample_rate) for segment in own]
@@ -220,7 +223,7 @@ def look(source: Source, detector: Detector, settings: Settings, progress: Progr
             "sfumato": __version__,
             "settings": settings.model_dump(mode="json"),
             "model": {"name": detector.model.name, "sha256": digest(detector.model)},
-            "clean_pieces": n_pieces,
+            "clean_pieces": len(votes),
         },
     )
 

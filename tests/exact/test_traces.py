@@ -30,7 +30,9 @@ def test_there_is_a_frame_for_every_hop(n):
 
 def test_loudness_is_no_trace():
     x = noise(4)
-    np.testing.assert_allclose(t.traces(x), t.traces(0.25 * x), atol=0.05)
+    loud = t.traces(x)
+    np.testing.assert_allclose(loud, t.traces(0.25 * x), atol=0.05)
+    assert np.abs(np.median(loud, axis=1)).max() < 0.5
 
 
 def test_one_channel_has_nothing_to_be_together_with():
@@ -58,7 +60,9 @@ def test_sound_that_can_be_foreseen_has_no_innovation():
     x[0, at] = tone[at]
     found = t.traces(x)
     inside, outside = frames(3.05, 3.25), frames(1.0, 2.8)
-    assert found[INNOVATION, inside].mean() < -4.0 < found[INNOVATION, outside].mean()
+    own = int(np.searchsorted(t.INNOVATION_HZ, 440.0)) - 1  # the tone's own band: foreseen, it is not in the way
+    for part in (found[INNOVATION], found[INNOVATION][own : own + 1]):
+        assert part[:, inside].mean() < -4.0 < part[:, outside].mean()
     band = int(np.searchsorted(t.COARSE_HZ, 440.0)) - 1
     assert found[FLATNESS, inside][band].mean() < -2.0 < found[FLATNESS, outside][band].mean()
 

@@ -168,10 +168,10 @@ def build_bank(
             for shard in coming:
                 done.append(shard.result())
                 progress(len(done), len(jobs))
-        except BaseException:  # above all an interrupt: the shards under way would take minutes
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            raise
+        finally:
+            if len(done) < len(jobs):  # above all after an interrupt: the shards under way would take minutes
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()
     return done
 
 

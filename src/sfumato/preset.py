@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
-from sfumato.data import fill_traces, inpainting, manifest, spectrograms
+from sfumato.data import fill_traces, inpainting, manifest, sampled_bounds, spectrograms
 from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row
 from sfumato.errors import InputError
@@ -29,7 +29,7 @@ from sfumato.train import Fitted, TrainSettings, fit
 EXAMPLES: dict[str, Builder] = {
     "conffusion": inpainting.examples,
     "fill_detector": fill_traces.examples,
-    "n_conffusion": inpainting.examples,
+    "n_conffusion": sampled_bounds.examples,
     "uasrm": spectrograms.examples,
 }
 """Name of each system -> the function that makes its training examples."""

@@ -10,10 +10,11 @@
     python benchmarks/confidence_recordings.py rivals --out runs/confidence --calibration runs/calibration
     python benchmarks/confidence_recordings.py draw --out runs/confidence --shifted runs/shifted
 
-A clip is one gap in one recording: one recording gives one clip to each range of gap lengths. The gap's length is drawn
-log-uniformly inside the range, its place at random. `--renders` takes renders of scores instead of recordings: another
-kind of material than the calibration saw, for which nothing is promised. `sampled` adds the bounds over draws, and
-those of the student that learnt them (`--student FOLDER`), to clips that were measured.
+A clip is one gap in one recording: one recording of each work gives one clip to each range of gap lengths. The gap's
+length is drawn log-uniformly inside the range, its place at random, where there is sound on both sides. `--renders`
+takes renders of scores instead of recordings: another kind of material than the calibration saw, for which nothing is
+promised. `sampled` adds the bounds over draws, and those of the student that learnt them (`--student FOLDER`), to
+clips that were measured.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ SAMPLED_RANGES, DRAWS, STEPS = (2,), 12, 6
 
 
 def cut(number: int, index: int, row: Any, options: argparse.Namespace) -> tuple[np.ndarray, tuple[int, int]]:
-    """Five seconds of a recording, and a gap in them; silent places are passed over."""
+    """Five seconds of a recording, and a gap in them; places with next to no sound around the gap are passed over."""
     import soundfile as sf
+
+    from sfumato.tasks import looks
+    from sfumato.tasks.windows import Clip
 
     random = np.random.default_rng([options.seed, number, index])
     rate = row.sample_rate
@@ -57,7 +61,7 @@ def cut(number: int, index: int, row: Any, options: argparse.Namespace) -> tuple
         start = int(random.integers(0, int(row.seconds * rate) - 5 * rate))
         clean = sf.read(options.data / row.path, start=start, frames=5 * rate, always_2d=True)[0].T
         first = (5 * rate - length) // 2 + int(random.integers(-rate // 4, rate // 4))
-        if np.sqrt(np.mean(clean[:, first - rate // 4 : first + length + rate // 4] ** 2)) > 3e-3:
+        if looks.around(Clip(clean, rate), (first, first + length)).std() > looks.QUIET:
             return clean, (first, first + length)
     raise SystemExit(f"{row.recording} is silent wherever it is cut.")
 
@@ -68,7 +72,7 @@ def measure_clip(job: tuple[Any, ...]) -> str:
     from threadpoolctl import threadpool_limits
 
     from sfumato.metrics.band_distance import band_distance_db
-    from sfumato.model import load
+    from sfumato.model import digest, load
     from sfumato.tasks import looks
     from sfumato.tasks.calibration import Measured
     from sfumato.tasks.gaps import GIVEN
@@ -114,7 +118,8 @@ def measure_clip(job: tuple[Any, ...]) -> str:
             seen["waveform"] = looks.waveform_bounds(source, gap, [gap])
     truth = {domain: looks.truth(Clip(clean, rate), gap, raw) for domain, raw in seen.items()}
     name = f"{row.source}/{row.recording}"
-    keep(path, Measured(name, row.sha256, rate, length_s, seen, truth, distances, predictions))
+    models = {"bounds": digest(bounds), "fills": digest(fills)}
+    keep(path, Measured(name, row.sha256, rate, length_s, seen, truth, distances, predictions, models))
     return str(path.name)
 
 
@@ -180,8 +185,10 @@ def calibrate(options: argparse.Namespace) -> None:
 
     clips, model, fills = read(options.out), digest(load(BOUNDS)), load("conffusion")
     rows = manifest.read(options.data / "manifest.jsonl")
-    contents = {split: contents_of(manifest.select(rows, split)) for split in ("train", "test")}
-    disjoint(contents["train"], {clip.recording: clip.sha256 for clip in clips}, contents["test"])
+    seen = contents_of([row for row in rows if row.split in ("train", "validation")])
+    disjoint(seen, {clip.recording: clip.sha256 for clip in clips}, contents_of(manifest.select(rows, "test")))
+    if any(clip.models != {"bounds": model, "fills": digest(fills)} for clip in clips):
+        raise SystemExit(f"Clips in {options.out} were measured with other models. Measure them anew.")
     options.to.mkdir(parents=True, exist_ok=True)
     gap_axis = Axis(name="gap_s", edges=GAP_EDGES_S)
     axes = {
@@ -245,9 +252,11 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         rows = manifest.select(manifest.read(options.data / "manifest.jsonl"), options.split, options.renders)
         rows = sorted((row for row in rows if row.seconds > 7), key=lambda row: (row.source, row.recording))
+        works = [row.work for row in rows]
+        chosen = [(n, row) for n, row in enumerate(rows) if row.work not in works[:n]]  # versions aren't independent
         sampled = options.what == "sampled"
         ranges = SAMPLED_RANGES if sampled else range(len(GAP_EDGES_S) - 1)
-        jobs = [(n, i, row, options) for i in ranges for n, row in enumerate(rows)]
+        jobs = [(n, i, row, options) for i in ranges for n, row in chosen]
         with ProcessPoolExecutor(options.processes) as pool:
             for done, name in enumerate(pool.map(sample_clip if sampled else measure_clip, jobs), start=1):
                 print(f"{done}/{len(jobs)} {name}", flush=True)

@@ -28,10 +28,11 @@ def print_table(options: argparse.Namespace) -> None:
     from sfumato.interval.record import Calibration, disjoint
 
     records = [load_yaml(path, Calibration) for path in sorted(options.to.glob("*.yaml"))]
-    clips = read(options.out)
     rows = manifest.read(options.data / "manifest.jsonl")
-    tested = {clip.recording: clip.sha256 for clip in clips}
-    disjoint(contents_of(manifest.select(rows, "train")), records[0].recordings, tested)
+    seen = contents_of([row for row in rows if row.split in ("train", "validation")])
+    tested = {c.recording: c.sha256 for f in (options.out, options.shifted) if f for c in read(f)}
+    for record in records:
+        disjoint(seen, record.recordings, tested)
     for title, folder in (("Held-out recordings", options.out), ("Renders of scores", options.shifted)):
         if folder is None:
             continue
@@ -63,7 +64,7 @@ def print_domain(clips: Sequence[Any], by_kind: dict[str, Any], domain: str) -> 
         print_row(corpus, [s for s in scored if s.corpus == corpus])
     print(f"\n| guarantee | {head} |\n|---|---|---|---|---|---|")
     for kind, record in by_kind.items():
-        print_row(kind, covered([Scored(clip, domain, record) for clip in own]))
+        print_row(kind, [Scored(clip, domain, record) for clip in own])
     print("\n| cells by width: fifth | widths | share inside ± standard error over clips |\n|---|---|---|")
     for number, stratum in enumerate(strata(scored), start=1):
         span = f"{stratum.width_min:.3g} to {stratum.width_max:.3g}"

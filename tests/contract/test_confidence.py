@@ -149,7 +149,8 @@ def test_a_repair_with_a_level_writes_what_it_promises(
     audio[:, 2 * RATE : 2 * RATE + 900] = 0.0
     sf.write(tmp_path / "in.wav", audio.T, RATE)
     gaps = [(2.0, 2.0 + 900 / RATE), (0.1, 0.14)]
-    outcome = repair_file(tmp_path / "in.wav", tmp_path / "out.wav", gaps, SETTINGS, tmp_path / "report")
+    settings = SETTINGS.model_copy(update={"domain": domain})
+    outcome = repair_file(tmp_path / "in.wav", tmp_path / "out.wav", gaps, settings, tmp_path / "report")
     edge, inner = json.loads(outcome.json.read_text())["gaps"]
     assert "interval" not in edge and "end of the recording" in edge["refused"]
     assert inner["interval"] == {
@@ -158,7 +159,8 @@ def test_a_repair_with_a_level_writes_what_it_promises(
         "guarantee": "crc",
         "file": "out.wav.gap-02.npz",
     }
-    assert inner["quality"]["metric"] == "band_distance_db" and inner["quality"]["upper"] > 0
+    assert inner["quality"].keys() == {"metric", "upper", "level", "guarantee"}
+    assert inner["quality"]["metric"] == "band_distance_db" and 0.1 < inner["quality"]["upper"] < 60
     with np.load(tmp_path / inner["interval"]["file"]) as file:
         stored = dict(file)
     rows = {"band_level_db": 64, "bin_level_db": 513, "waveform": 2}[domain]
@@ -167,8 +169,14 @@ def test_a_repair_with_a_level_writes_what_it_promises(
     assert outcome.picture is not None and outcome.picture.stat().st_size > 1000
 
 
-def ask(sure: Promises, gap: tuple[int, int], others: tuple[tuple[int, int], ...] = (), method: str = "ar") -> Sure:
-    settings = SETTINGS.model_copy(update={"method": method})
+def ask(
+    sure: Promises,
+    gap: tuple[int, int],
+    others: tuple[tuple[int, int], ...] = (),
+    method: str = "ar",
+    domain: str = "band_level_db",
+) -> Sure:
+    settings = SETTINGS.model_copy(update={"method": method, "domain": domain})
     source, unknown = Clip(music(7), RATE), [gap, *others]
     filled = fill_group(source, [gap], unknown, choose(settings, None, 0.1)[1], seed=0)
     return sure.of(source, gap, unknown, filled, settings, None)
@@ -188,7 +196,8 @@ def test_what_was_not_calibrated_is_refused(records: Path) -> None:
     for refused, reason in (
         (ask(sure, (2 * RATE, 2 * RATE + 6000)), "A gap of 272"),
         (ask(sure, gap, ((50000, 50010),)), "stand alone"),
-        (ask(promised(records, domain="waveform"), gap), "A gap of 90.7"),
+        (ask(sure, (4 * RATE - 12000, 4 * RATE - 10000)), "within 1.5 s of an end"),
+        (ask(promised(records, domain="waveform"), gap, domain="waveform"), "beyond 50 ms phases can't be predicted"),
         (ask(Promises(0.8, sure.bounds, sure.interval, sure.qualities, "0" * 64), gap), "was not calibrated"),
     ):
         assert refused.interval is None and refused.quality is None and reason in refused.refused
@@ -199,3 +208,31 @@ def test_too_few_clips_say_how_many_are_needed(clips: list[Measured], bounds: Mo
         calibrate_interval(
             clips[:6], "band_level_db", AXES["band_level_db"], level=0.8, kind="crc", delta=None, model=digest(bounds)
         )
+
+
+def test_a_recording_has_one_vote(clips: list[Measured], bounds: Model) -> None:
+    with pytest.raises(CalibrationError, match="two clips to one range"):
+        calibrate_interval(
+            [*clips[:20], clips[3]], "band_level_db", AXES["band_level_db"], level=0.8, kind="crc", delta=None,
+            model=digest(bounds),
+        )
+
+
+def test_where_nothing_is_heard_nothing_is_promised(records: Path) -> None:
+    quiet, gap = 1e-4 * music(7), (2 * RATE, 2 * RATE + 2000)
+    filled = fill_group(Clip(quiet, RATE), [gap], [gap], choose(SETTINGS, None, 0.1)[1], seed=0)
+    sure = promised(records).of(Clip(quiet, RATE), gap, [gap], filled, SETTINGS, None)
+    assert sure.interval is None and sure.quality is None and "next to no sound" in sure.refused
+
+
+def test_ranges_that_few_clips_reach_are_calibrated_together(clips: list[Measured], bounds: Model) -> None:
+    """Half of the clips are too short for a centre 30 ms from both ends."""
+    axes = (Axis(name="gap_s", edges=(0.02, 0.2)), Axis(name="edge_s", edges=(0.0, 0.03, 1.0)))
+    made = {"level": 0.8, "kind": "crc", "delta": None, "model": digest(bounds)}
+    record = calibrate_interval(clips[:40], "band_level_db", axes, **made)
+    (edge, centre) = record.groups
+    assert edge.value == centre.value and edge.n_clips == centre.n_clips == 40
+    longer = [clip for clip in clips[:40] if clip.gap_s > 0.08]
+    (edge, centre) = calibrate_interval(longer, "band_level_db", axes, **made).groups
+    assert edge.value != centre.value
+    assert (record.gap_min_s, record.gap_max_s) == (0.02, 0.2)

@@ -87,7 +87,7 @@ def test_any_other_use_is_refused_in_one_line(calibration, other, given, possibl
     with pytest.raises(CalibrationError) as refusal:
         check(calibration, **(USE | other))
     message = str(refusal.value)
-    assert f"{given}" in message and possible in message and "Calibrate for it" in message and "\n" not in message
+    assert f"{given}" in message and possible in message and "without an interval" in message and "\n" not in message
     assert refusal.value.exit_code == 3
 
 

@@ -77,7 +77,7 @@ def test_bins_of_noise_of_known_level_follow_rice() -> None:
 def test_quantiles_of_a_bin_are_those_of_a_constant_plus_complex_noise() -> None:
     random = np.random.default_rng(0)
     noise = (random.standard_normal(200_000) + 1j * random.standard_normal(200_000)) / np.sqrt(2.0)
-    for ratio in (0.01, 1.0, 30.0):
+    for ratio in (0.01, 1.0, 30.0, 1e8):
         power = 4.0 * np.abs(np.sqrt(ratio) + noise) ** 2
         expected = 10.0 * np.log10(np.quantile(power, (0.05, 0.5, 0.95)))
         found = looks.rice_db(np.array([4.0 * ratio]), np.array([4.0]))
@@ -106,9 +106,17 @@ def test_where_no_waveform_can_be_kept_the_better_fill_is_taken() -> None:
     noise = 0.05 * np.random.default_rng(1).standard_normal((1, 4 * RATE))
     source, gap = with_gap(noise, 900)
     mean, draw = fills_of(source, gap)
-    assert routing.predictability_db(mean) < -3.0
+    assert routing.predictability_db(mean, np.zeros((1, 1))) < -3.0
     assert routing.better(source, gap, [gap], "ar mean", mean, {"ar": lambda: draw}, bounds)[0] == "ar"
     assert routing.better(source, gap, [gap], "ar", draw, {"silence": lambda: mean}, bounds)[0] == "ar"
+
+
+def test_direct_current_predicts_no_waveform() -> None:
+    noise = 0.05 * np.random.default_rng(1).standard_normal((1, 4 * RATE)) + 0.2
+    source, gap = with_gap(noise, 900)
+    mean, draw = fills_of(source, gap)
+    assert routing.predictability_db(mean, np.zeros((1, 1))) > 3.0
+    assert routing.better(source, gap, [gap], "ar mean", mean, {"ar": lambda: draw}, load("n_conffusion"))[0] == "ar"
 
 
 def test_where_the_waveform_is_predicted_it_is_kept() -> None:

@@ -6,6 +6,7 @@ interrupt leaves is gone on with.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def examples(
         return bank
     plain = inpainting.Bank(bank.shards, augment=False)
     teacher = load(config.teacher)
-    made = digest(teacher)[:12]
+    made = hashlib.sha256("".join([digest(teacher), *(shard.name for shard in bank.shards)]).encode()).hexdigest()[:12]
     path = folder / f"bounds-{made}-{config.lower:g}-{config.upper:g}-{config.draws}-{config.steps}-{settings.seed}.npz"
     return Taught(plain, _bounds(plain, teacher, config, settings.seed, path, progress))
 

@@ -121,9 +121,11 @@ def check(
         if given != possible:
             raise CalibrationError(f"{what} {given} was not calibrated; possible: {possible}. {again}")
     if not calibration.sample_rate_min <= sample_rate <= calibration.sample_rate_max:
+        rates = sorted({calibration.sample_rate_min, calibration.sample_rate_max})
+        possible = " to ".join(f"{rate}" for rate in rates)
         raise CalibrationError(
-            f"A sample rate of {sample_rate} Hz was not calibrated; possible: {calibration.sample_rate_min} to "
-            f"{calibration.sample_rate_max} Hz. {again}"
+            f"A sample rate of {sample_rate} Hz was not calibrated; possible: {possible} Hz. Resample, "
+            "or repair without an interval."
         )
     if not calibration.gap_min_s <= gap_s <= calibration.gap_max_s:
         raise CalibrationError(

@@ -1,12 +1,12 @@
 """Making calibration records: from clips whose truth is known to the scale of an interval or of a predicted quality.
 
-The unit is the clip, one gap in one recording; every record names its recordings with their hashes.
+The unit is the clip, one gap in one recording of one work; every record names its recordings with their hashes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from sfumato.tasks.looks import Raw
 
 Array = NDArray[np.float64]
 
-PRECISION = "float32"
 QUALITY = "band_distance_db"
 
 
@@ -39,6 +38,8 @@ class Measured:
     """Band distance of the fill by each method."""
     predicted_db: Mapping[str, float]
     """What was expected of it."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the models it was measured with: "bounds" and "fills"."""
 
 
 def calibrate_interval(
@@ -67,7 +68,7 @@ def calibrate_interval(
     kind, delta
         The promise: see `interval.calibrate`.
     model
-        Hash of the bounds model.
+        Hash of the bounds model, which the clips must have been measured with.
 
     Raises
     ------
@@ -77,16 +78,15 @@ def calibrate_interval(
     own = [clip for clip in clips if name in clip.seen]
     if not own:
         raise CalibrationError(f"None of {len(clips)} clips has the interval {name}.")
+    _check_single(own, axes[0])
     scales = np.geomspace(0.02, 50.0, 800)
     places = [_places(clip.seen[name], axes) for clip in own]
     scores = [family.scores(clip.seen[name].interval, clip.truth[clip.seen[name].domain]) for clip in own]
     found, refusal = [], None
-    for ranges in np.ndindex(*(len(axis.edges) - 1 for axis in axes)):
-        number = np.ravel_multi_index(ranges, _shape(axes))
-        rows = [score[place == number] for score, place in zip(scores, places, strict=True)]
+    for joined in _joined(places, axes):
+        numbers = [np.ravel_multi_index(ranges, _shape(axes)) for ranges in joined]
+        rows = [score[np.isin(place, numbers)] for score, place in zip(scores, places, strict=True)]
         rows = [row for row in rows if len(row)]
-        if not rows:
-            continue
         table, weights = np.zeros((2, len(rows), max(len(row) for row in rows)))
         for i, row in enumerate(rows):
             table[i, : len(row)], weights[i, : len(row)] = row, 1.0
@@ -95,7 +95,7 @@ def calibrate_interval(
         except CalibrationError as error:
             refusal = error
             continue
-        found.append(Group(ranges=ranges, value=float(scales[index]), n_clips=len(rows)))
+        found += [Group(ranges=ranges, value=float(scales[index]), n_clips=len(rows)) for ranges in joined]
     if not found:
         raise refusal or CalibrationError(f"No cell of the interval {name} lies on the axes.")
     return Calibration(
@@ -108,7 +108,7 @@ def calibrate_interval(
         groups=tuple(found),
         seed=seed,
         model=model,
-        **_common(own),
+        **_common(own, axes[0], found),
     )
 
 
@@ -136,8 +136,10 @@ def calibrate_quality(
         Settings of the fills.
     """
     found, refusal = [], None
+    clips = [clip for clip in clips if method in clip.distance_db]
+    _check_single(clips, axis)
     for i in range(len(axis.edges) - 1):
-        own = [clip for clip in clips if method in clip.distance_db and groups.place(axis, clip.gap_s) == i]
+        own = [clip for clip in clips if groups.place(axis, clip.gap_s) == i]
         true, predicted = ([getattr(clip, what)[method] for clip in own] for what in ("distance_db", "predicted_db"))
         if not own:
             continue
@@ -159,7 +161,7 @@ def calibrate_quality(
         groups=tuple(found),
         seed=seed,
         model=model,
-        **_common([clip for clip in clips if method in clip.distance_db]),
+        **_common(clips, axis, found),
     )
 
 
@@ -173,16 +175,43 @@ def _places(raw: Raw, axes: Sequence[groups.Axis]) -> NDArray[np.intp]:
     return np.where(raw.counts, np.ravel_multi_index(at, _shape(axes)), -1)
 
 
-def _common(clips: Sequence[Measured]) -> dict[str, Any]:
-    """What every record says of its clips."""
+def _joined(places: Sequence[NDArray[np.intp]], axes: Sequence[groups.Axis]) -> list[list[tuple[int, ...]]]:
+    """Groups to calibrate, as lists of ranges: alone, or all ranges of the last axis together.
+
+    They are joined where one of them has cells in fewer than nine tenths of the clips that another has: counts decide,
+    not losses. The centre of a gap is such a range, where only the longer gaps have one.
+    """
+    shape, found = _shape(axes), []
+    for head in np.ndindex(*shape[:-1]):
+        counts = [
+            sum(bool((place == np.ravel_multi_index((*head, last), shape)).any()) for place in places)
+            for last in range(shape[-1])
+        ]
+        present = [(*head, last) for last in range(shape[-1]) if counts[last]]
+        if len(present) > 1 and min(count for count in counts if count) < 0.9 * max(counts):
+            found.append(present)
+        else:
+            found += [[ranges] for ranges in present]
+    return found
+
+
+def _check_single(clips: Sequence[Measured], axis: groups.Axis) -> None:
+    """Refuse two clips of one recording in one range of gap lengths: they aren't independent."""
+    seen = [(clip.sha256, int(groups.place(axis, clip.gap_s))) for clip in clips]
+    if len(set(seen)) < len(seen):
+        raise CalibrationError("A recording gives two clips to one range of gap lengths. Give one of each.")
+
+
+def _common(clips: Sequence[Measured], gaps: groups.Axis, found: Sequence[Group]) -> dict[str, Any]:
+    """What every record says of its clips; gap lengths are those of the calibrated ranges."""
     recordings = {clip.recording: clip.sha256 for clip in clips}
-    rates, lengths = [clip.sample_rate for clip in clips], [clip.gap_s for clip in clips]
+    rates, ranges = [clip.sample_rate for clip in clips], [group.ranges[0] for group in found]
     return {
-        "precision": PRECISION,
+        "precision": "float32",
         "sample_rate_min": min(rates),
         "sample_rate_max": max(rates),
-        "gap_min_s": min(lengths),
-        "gap_max_s": max(lengths),
+        "gap_min_s": gaps.edges[min(ranges)],
+        "gap_max_s": gaps.edges[max(ranges) + 1],
         "n_clips": len(recordings),
         "recordings": recordings,
     }

@@ -15,18 +15,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.config import load_yaml
 from sfumato.errors import CalibrationError
-from sfumato.interval import family
+from sfumato.interval import conformal, family
+from sfumato.interval.conformal import Score
+from sfumato.interval.family import Family
 from sfumato.interval.record import Calibration, check, values_at
 from sfumato.model import Model, digest, shipped_folder
-from sfumato.tasks import looks
-from sfumato.tasks.calibration import PRECISION, QUALITY
+from sfumato.tasks import looks, routing
+from sfumato.tasks.calibration import QUALITY
 from sfumato.tasks.looks import Raw
 from sfumato.tasks.windows import Filled, Gap, Source
 
@@ -59,6 +61,7 @@ class Quality:
     metric: str
     upper: float
     level: float
+    guarantee: str
 
 
 @dataclass(frozen=True)
@@ -96,22 +99,25 @@ class Promises:
             What the gap was filled with.
         """
         try:
-            return self._of(source, gap, unknown, filled, made_with(settings, model))
+            return self._of(source, gap, unknown, filled, settings, model)
         except CalibrationError as error:
             return Sure(refused=str(error))
 
     def _of(
-        self, source: Source, gap: Gap, unknown: Sequence[Gap], filled: Filled, made: dict[str, str | int | float]
+        self, source: Source, gap: Gap, unknown: Sequence[Gap], filled: Filled, settings: Settings, model: Model | None
     ) -> Sure:
         """As `of`; CalibrationError where nothing can be promised."""
+        made = made_with(settings, model)
         gap_s = (gap[1] - gap[0]) / source.sample_rate
         use: dict[str, Any] = {
             "model": self.bounds_sha256,
             "sample_rate": source.sample_rate,
-            "precision": PRECISION,
+            "precision": precision_of(self.bounds),
             "gap_s": gap_s,
         }
-        check(self.interval, domain=self.interval.domain, **use)
+        if settings.domain == "waveform":
+            looks.check_phase(gap_s)
+        check(self.interval, domain=settings.domain, **use)
         seen = looks.view(source, gap, unknown, filled)
         bands = looks.band_bounds(seen, self.bounds)
         raw = bands
@@ -119,6 +125,8 @@ class Promises:
             raw = looks.bin_bounds(seen, bands)
         elif self.interval.domain == "waveform":
             raw = looks.waveform_bounds(source, gap, unknown)
+        if not (raw.counts.any() and bands.counts.any()):
+            raise CalibrationError("Next to nothing is heard around the gap, so there is nothing to bound.")
         bounded = widened(raw, self.interval)
         quality = next((record for record in self.qualities if record.made_with == made), None)
         if quality is None:
@@ -129,9 +137,10 @@ class Promises:
                 f"methods, with their shipped model and defaults: {possible}",
             )
         check(quality, domain=QUALITY, made_with=made, **use)
-        ratio = float(values_at(quality, {"gap_s": gap_s}))
+        value = float(values_at(quality, {"gap_s": gap_s}))
         predicted = looks.predicted_distance_db(bands, seen.levels(filled.draws[0]))
-        return Sure(bounded, Quality(QUALITY, ratio * predicted, self.level))
+        upper = float(conformal.quality_bound(value, predicted, cast(Score, quality.family)))
+        return Sure(bounded, Quality(QUALITY, upper, self.level, quality.kind))
 
 
 def widened(raw: Raw, calibration: Calibration) -> Bounded:
@@ -140,11 +149,18 @@ def widened(raw: Raw, calibration: Calibration) -> Bounded:
     where = {axis.name: np.broadcast_to(raw.where[axis.name], raw.counts.shape)[heard] for axis in calibration.axes}
     scale = np.full(raw.counts.shape, np.nan)
     scale[heard] = values_at(calibration, where)
-    scaled = family.widen(raw.interval, np.where(np.isnan(scale), 1.0, scale))
+    kind = cast(Family, calibration.family)
+    scaled = family.widen(raw.interval, np.where(np.isnan(scale), 1.0, scale), kind, calibration.floor)
     lower, point, upper = (
         np.where(raw.counts, np.maximum(part, raw.floor), np.nan) for part in (scaled.lower, scaled.point, scaled.upper)
     )
-    return Bounded(calibration.domain, calibration.level, calibration.kind, lower, point, upper, raw.axes)
+    axes = {**raw.axes, "floor_db": np.asarray(raw.floor)} if np.isfinite(raw.floor) else raw.axes
+    return Bounded(calibration.domain, calibration.level, calibration.kind, lower, point, upper, axes)
+
+
+def precision_of(model: Model) -> str:
+    """Arithmetic of a model's network, as calibration records name it."""
+    return str(next(model.network.parameters()).dtype).removeprefix("torch.")
 
 
 def made_with(settings: Settings, model: Model | None) -> dict[str, str | int | float]:
@@ -156,6 +172,8 @@ def made_with(settings: Settings, model: Model | None) -> dict[str, str | int | 
         kept |= {"temperature": settings.temperature}
         if settings.temperature > 0.0:
             kept |= {"steps": settings.steps}
+    if settings.method == "auto":
+        kept |= {"waveform_db": routing.WAVEFORM_DB, "margin_db": routing.MARGIN_DB}
     return kept
 
 

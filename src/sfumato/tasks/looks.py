@@ -43,8 +43,9 @@ Domain = Literal["band_level_db", "bin_level_db", "waveform"]
 FLOOR_DB = 70.0
 """Levels are floored this far below the loudest known one, as in the band distance."""
 
-CLEAR_S = 0.5
-"""Undamaged sound that a gap needs on both sides; calibration clips have more."""
+AROUND_S, QUIET = 0.25, 3e-3
+"""Seconds of sound on either side of a gap whose level decides whether anything is promised, and the least such level
+(standard deviation, full scale 1)."""
 
 PHASE_S = 0.05
 """Longest gap whose waveform is bounded: beyond, an interval on samples would be the signal's envelope."""
@@ -141,21 +142,32 @@ def window(source: Source, gap: Gap, unknown: Sequence[Gap]) -> tuple[Array, NDA
     rate, n = source.sample_rate, gap_levels.window_samples(source.sample_rate)
     name = f"Gap {gap[0] / rate:g}–{gap[1] / rate:g} s"
     start = (gap[0] + gap[1]) // 2 - n // 2
-    if gap[0] < CLEAR_S * rate or gap[1] > source.n_samples - CLEAR_S * rate:
+    if start < 0 or start + n > source.n_samples:
         raise CalibrationError(
-            f"{name} lies within {CLEAR_S:g} s of an end of the recording; calibrated were gaps with sound around them."
+            f"{name} lies within {n / rate / 2:.1f} s of an end of the recording; calibrated were gaps with sound on "
+            "both sides."
         )
     if any(a < start + n and b > start and (a, b) != tuple(gap) for a, b in unknown):
         raise CalibrationError(
             f"{name} has other damage within {n / rate / 2:.1f} s; calibrated were gaps that stand alone."
         )
-    lo, hi = max(start, 0), min(start + n, source.n_samples)
-    mono = np.zeros(n)
-    mono[lo - start : hi - start] = np.nan_to_num(source.read(lo, hi), posinf=0.0, neginf=0.0).mean(axis=0)
-    known = np.zeros(n, dtype=bool)
-    known[lo - start : hi - start] = True
+    if (level := around(source, gap).std()) < QUIET:
+        raise CalibrationError(
+            f"{name} has next to no sound around it ({to_db(np.array(level**2)):.0f} dBFS); calibrated were gaps in "
+            f"sound of {20 * np.log10(QUIET):.0f} dBFS or more."
+        )
+    mono = np.nan_to_num(source.read(start, start + n), posinf=0.0, neginf=0.0).mean(axis=0)
+    known = np.ones(n, dtype=bool)
     known[gap[0] - start : gap[1] - start] = False
     return mono, known, start
+
+
+def around(source: Source, gap: Gap) -> Array:
+    """The sound just before and just after a gap, ``(channels, samples)``."""
+    reach = round(AROUND_S * source.sample_rate)
+    before = source.read(max(gap[0] - reach, 0), gap[0])
+    after = source.read(gap[1], min(gap[1] + reach, source.n_samples))
+    return np.asarray(np.nan_to_num(np.concatenate([before, after], axis=1), posinf=0.0, neginf=0.0))
 
 
 @lru_cache(maxsize=1)
@@ -241,11 +253,8 @@ def waveform_bounds(source: Source, gap: Gap, unknown: Sequence[Gap]) -> Raw:
     """
     rate = source.sample_rate
     window(source, gap, unknown)
-    if (length_s := (gap[1] - gap[0]) / rate) > PHASE_S:
-        raise CalibrationError(
-            f"The waveform of a gap of {1e3 * length_s:.0f} ms can't be bounded: beyond {1e3 * PHASE_S:.0f} ms phases "
-            "can't be predicted. Ask for band_level_db or bin_level_db."
-        )
+    length_s = (gap[1] - gap[0]) / rate
+    check_phase(length_s)
     sides = [fill_group(_Channel(source, i), [gap], unknown, _one_deviation).draws for i in range(source.channels)]
     mean, above = (np.stack([side[row, 0] for side in sides]) for row in (0, 1))
     half = 0.5 * _NORMAL_90 * np.abs(above - mean)
@@ -260,6 +269,15 @@ def waveform_bounds(source: Source, gap: Gap, unknown: Sequence[Gap]) -> Raw:
         },
         {"time_s": (gap[0] + inside) / rate},
     )
+
+
+def check_phase(gap_s: float) -> None:
+    """Raise CalibrationError for a gap too long for an interval on its waveform."""
+    if gap_s > PHASE_S:
+        raise CalibrationError(
+            f"The waveform of a gap of {1e3 * gap_s:.0f} ms can't be bounded: beyond {1e3 * PHASE_S:.0f} ms phases "
+            "can't be predicted. Ask for band_level_db or bin_level_db."
+        )
 
 
 def truth(clean: Source, gap: Gap, raw: Raw) -> Array:
@@ -333,7 +351,8 @@ def _rice() -> tuple[Array, Array]:
 def rice_db(fixed: Array, noise: Array) -> tuple[Array, Array, Array]:
     """5, 50 and 95 % quantiles of a bin's power in dB; its mean has the power `fixed`, its Gaussian part `noise`."""
     ratio_db, table = _rice()
-    noise_db = to_db(noise)
-    at = np.clip(to_db(fixed) - noise_db, ratio_db[0], ratio_db[-1])
-    lower, middle, upper = (noise_db + np.interp(at, ratio_db, row) for row in table)
+    noise_db, fixed_db = to_db(noise), to_db(fixed)
+    beyond = np.maximum(fixed_db - noise_db - ratio_db[-1], 0.0)  # there the noise hardly counts
+    at = np.maximum(fixed_db - noise_db, ratio_db[0]) - beyond
+    lower, middle, upper = (noise_db + beyond + np.interp(at, ratio_db, row) for row in table)
     return lower, middle, upper

@@ -196,7 +196,7 @@ def _row(gap: Repaired, rate: int, file: Path | None) -> dict[str, Any]:
             "file": file.name,
         }
     if gap.quality is not None:
-        row["quality"] = {"metric": gap.quality.metric, "upper": gap.quality.upper, "level": gap.quality.level}
+        row["quality"] = dataclasses.asdict(gap.quality)
     if gap.refused:
         row["refused"] = gap.refused
     return row

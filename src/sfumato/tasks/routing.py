@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sfumato.errors import CalibrationError
 from sfumato.model import Model
 from sfumato.tasks import looks
 from sfumato.tasks.windows import Filled, Gap, Source
+
+Array = NDArray[np.float64]
 
 SHORTEST_S = 0.02
 """Gaps below are left to the card's mixture: nothing about them was measured."""
@@ -57,7 +60,8 @@ def better(
     bounds
         Model of the system n_conffusion.
     """
-    if mixture.source is None or predictability_db(mixture) >= WAVEFORM_DB:
+    offset = looks.around(source, gap).mean(axis=1, keepdims=True)
+    if mixture.source is None or predictability_db(mixture, offset) >= WAVEFORM_DB:
         return name, mixture
     try:
         seen = looks.view(source, gap, unknown, mixture)
@@ -77,10 +81,13 @@ def better(
     return name, mixture
 
 
-def predictability_db(filled: Filled) -> float:
-    """Power of the autoregressive posterior's mean over that of its deviation, from one draw, all channels together."""
+def predictability_db(filled: Filled, offset: Array) -> float:
+    """Power of the autoregressive posterior's mean over that of its deviation, from one draw, all channels together.
+
+    `offset` ``(channels, 1)`` is what the sound around has of direct current, which predicts no waveform.
+    """
     if filled.source is None:
         return float("inf")
     mean, draw = filled.source
     error = float(np.sum((draw - mean) ** 2))
-    return float(10.0 * np.log10(max(float(np.sum(mean**2)), 1e-30) / max(error, 1e-30)))
+    return float(10.0 * np.log10(max(float(np.sum((mean - offset) ** 2)), 1e-30) / max(error, 1e-30)))

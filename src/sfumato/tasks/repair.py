@@ -75,8 +75,8 @@ class Settings(BaseSettings):
     )
     guarantee: Guarantee = Field(
         "crc",
-        description="crc: the level holds on average over calibrations; wsr, hoeffding_bentkus: with chance 90 % for"
-        " the calibration that ships, which takes wider intervals",
+        description="crc: the level holds on average over calibrations; wsr, hoeffding_bentkus: in each group of cells"
+        " with chance 90 % for the calibration that ships, which takes wider intervals",
     )
     steps: int = Field(10, ge=1, le=1000, description="sampler steps of the diffusion")
     temperature: float = Field(

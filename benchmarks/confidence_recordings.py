@@ -3,7 +3,7 @@
     python benchmarks/confidence_recordings.py measure --data DIR --split calibration --out runs/calibration
     python benchmarks/confidence_recordings.py calibrate --data DIR --out runs/calibration --to calibrations
     python benchmarks/confidence_recordings.py measure --data DIR --split test --out runs/confidence
-    python benchmarks/confidence_recordings.py measure --data DIR --split test --renders --out runs/shifted
+    python benchmarks/confidence_recordings.py measure --data DIR --renders --out runs/shifted
     python benchmarks/confidence_recordings.py table --data DIR --out runs/confidence --shifted runs/shifted
     python benchmarks/confidence_recordings.py sampled --data DIR --split calibration --out runs/calibration
     python benchmarks/confidence_recordings.py sampled --data DIR --split test --out runs/confidence
@@ -12,9 +12,9 @@
 
 A clip is one gap in one recording: one recording of each work gives one clip to each range of gap lengths. The gap's
 length is drawn log-uniformly inside the range, its place at random, where there is sound on both sides. `--renders`
-takes renders of scores instead of recordings: another kind of material than the calibration saw, for which nothing is
-promised. `sampled` adds the bounds over draws, and those of the student that learnt them (`--student FOLDER`), to
-clips that were measured.
+takes renders of scores, of all splits, instead of recordings: another kind of material than models and calibration
+saw, for which nothing is promised. `sampled` adds the bounds over draws, and those of the student that learnt them
+(`--student FOLDER`), to clips that were measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -250,7 +250,9 @@ def main() -> None:
         from sfumato.data import manifest
 
         options.out.mkdir(parents=True, exist_ok=True)
-        rows = manifest.select(manifest.read(options.data / "manifest.jsonl"), options.split, options.renders)
+        rows = manifest.read(options.data / "manifest.jsonl")
+        splits = get_args(manifest.Split) if options.renders else (options.split,)  # nothing was made with renders
+        rows = [row for split in splits for row in manifest.select(rows, split, options.renders)]
         rows = sorted((row for row in rows if row.seconds > 7), key=lambda row: (row.source, row.recording))
         works = [row.work for row in rows]
         chosen = [(n, row) for n, row in enumerate(rows) if row.work not in works[:n]]  # versions aren't independent

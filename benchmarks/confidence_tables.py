@@ -29,7 +29,7 @@ def print_table(options: argparse.Namespace) -> None:
 
     records = [load_yaml(path, Calibration) for path in sorted(options.to.glob("*.yaml"))]
     rows = manifest.read(options.data / "manifest.jsonl")
-    seen = contents_of([row for row in rows if row.split in ("train", "validation")])
+    seen = contents_of([row for split in ("train", "validation") for row in manifest.select(rows, split, False)])
     tested = {c.recording: c.sha256 for f in (options.out, options.shifted) if f for c in read(f)}
     for record in records:
         disjoint(seen, record.recordings, tested)

@@ -48,8 +48,8 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what the documents speak of: a damaged concert.flac of two seconds, and music to train on."""
-    audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(6.2 * 44100), dtype="int16")
+    """A folder with what the documents speak of: a damaged concert.flac of four seconds, and music to train on."""
+    audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(8.2 * 44100), dtype="int16")
     sf.write(tmp_path / "concert.flac", audio, rate)
     return tmp_path
 

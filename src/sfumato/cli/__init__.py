@@ -70,6 +70,7 @@ def _application(wanted: str | None) -> typer.Typer:
     music.command("list")(guarded(data.list_sources))
     music.command("fetch")(guarded(data.fetch))
     music.command("build")(guarded(data.build))
+    music.command("render")(guarded(data.render))
     shipped = typer.Typer(help="Models that come with sfumato, or lie in a folder.", no_args_is_help=True)
     shipped.command("list")(guarded(models.list_shipped))
     shipped.command("show")(guarded(models.show_card))

@@ -1,4 +1,4 @@
-"""`sfumato data list | fetch | build`."""
+"""`sfumato data list | fetch | build | render`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.command import Debug, Folder
+from sfumato.cli.command import Debug, Folder, usage
 from sfumato.screen import say, show, table_of
 
 
@@ -46,6 +46,33 @@ def build(
     from sfumato.data.build import build as building
 
     for event in building(names or [], to, out):
+        if isinstance(event, Built):
+            say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
+        else:
+            say(f"{event.source}/{event.path}: left out, {event.reason}")
+
+
+def render(
+    arrangement: Annotated[str, typer.Argument(help="piano (all parts on one), or ensemble (as written)")],
+    to: Folder = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for audio and manifest; default: built, in the cache")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of timing and velocity")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Render the scores that music21 brings with every soundfont: music whose notes are known."""
+    from sfumato.data import renders
+    from sfumato.data.build import Built
+    from sfumato.data.fetch import cache_folder
+
+    kind = next((kind for kind in renders.ARRANGEMENTS if kind == arrangement), None)
+    if kind is None:
+        usage(f"There is no arrangement {arrangement!r}. Choose from: {', '.join(renders.ARRANGEMENTS)}.")
+    corpus = renders.corpus_of()
+    found = renders.scores_of(corpus)
+    target = out or (to or cache_folder()) / "built"
+    for event in renders.build_renders(found, corpus, target, renders.soundfonts(to), seed, kind):
         if isinstance(event, Built):
             say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
         else:

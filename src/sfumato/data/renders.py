@@ -1,6 +1,7 @@
 """Renders scores with soundfonts: music whose notes, instruments and composer are known. Always marked `rendered`.
 
-Needs the fluidsynth program, a soundfont (Debian: fluid-soundfont-gm, timgm6mb-soundfont) and the extra `data`.
+As written for its instruments, or arranged for one piano. Needs the fluidsynth program, soundfonts (`soundfonts`
+fetches them) and the extra `data`.
 """
 
 import hashlib
@@ -10,21 +11,29 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import soundfile
 
 from sfumato.data import manifest
 from sfumato.data.build import SAMPLE_RATE, Built, Skipped, standardise, write_wav
+from sfumato.data.fetch import cache_folder, fetch_source
 from sfumato.data.manifest import Row
+from sfumato.data.sources import SOUNDFONTS as PACKAGES
 from sfumato.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     import pretty_midi
 
+Arrangement = Literal["ensemble", "piano"]
+ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
+SCORES = (".mxl", ".xml", ".musicxml", ".krn")
+KEYBOARD = (21, 108)
+UNISON_S = 0.03
 TIMING_SD_S = 0.012
 VELOCITY_SD = 14.0
 MAX_SECONDS = 1200.0
@@ -53,6 +62,55 @@ SOUNDFONTS = (
     Soundfont("fluidr3", "fluid-soundfont-gm", Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"), "MIT"),
     Soundfont("timgm6mb", "timgm6mb-soundfont", Path("/usr/share/sounds/sf2/TimGM6mb.sf2"), "GPL-2"),
 )
+
+# Folders of music21's corpus with pieces of at least 20 s for the concert hall; the rest are tunes, songs and vocal
+# polyphony of one or few voices.
+COMPOSERS = (
+    "bach", "beethoven", "chopin", "corelli", "cpebach", "handel", "haydn", "johnson_j_r", "joplin", "liliuokalani",
+    "mozart", "schoenberg", "schumann_clara", "schumann_robert", "verdi", "weber", "webern",
+)  # fmt: skip
+
+
+def soundfonts(to: Path | None = None) -> tuple[Soundfont, ...]:
+    """Every soundfont, fetched and verified as a Debian package, so that a render can be repeated.
+
+    Raises
+    ------
+    InputError
+        If a package is not to be had or is not the one that its recipe names.
+    """
+    base = to or cache_folder()
+    folders = {font.name: fetch_source(PACKAGES[font.name], base).folder for font in SOUNDFONTS}
+    return tuple(replace(font, path=folders[font.name] / font.path.relative_to("/")) for font in SOUNDFONTS)
+
+
+def corpus_of() -> Path:
+    """The folder of scores that music21 brings.
+
+    Raises
+    ------
+    MissingExtraError
+        If music21 is not installed.
+    """
+    try:
+        import music21
+    except ImportError as error:
+        raise MissingExtraError("music21", "data") from error
+    return Path(str(music21.__file__)).parent / "corpus"
+
+
+def scores_of(corpus: Path) -> list[Path]:
+    """The score files of `COMPOSERS`, in alphabetical order.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found = [path for name in COMPOSERS for path in (corpus / name).rglob("*") if path.suffix in SCORES]
+    if not found:
+        raise InputError(f"There are no scores below {corpus}. music21 may have been installed without its corpus.")
+    return sorted(found)
 
 
 def terms_of(score: Path) -> str:
@@ -110,6 +168,41 @@ def midi_of(score: Path) -> "pretty_midi.PrettyMIDI":
             raise InputError(f"{score.name} can't be played: {type(error).__name__}: {error}.") from error
 
 
+def arrange_for_piano(midi: "pretty_midi.PrettyMIDI") -> None:
+    """Give all parts to one piano, in place; keys that several parts strike together are struck once.
+
+    Raises
+    ------
+    InputError
+        If a note is not on the 88 keys.
+    """
+    import pretty_midi
+
+    notes = [note for instrument in midi.instruments if not instrument.is_drum for note in instrument.notes]
+    low, high = KEYBOARD
+    outside = [note.pitch for note in notes if not low <= note.pitch <= high]
+    if outside:
+        raise InputError(f"{len(outside)} of {len(notes)} notes are not on a piano's keys ({low} to {high}).")
+    piano = pretty_midi.Instrument(program=0, name="piano")
+    for note in sorted(notes, key=lambda note: (note.pitch, note.start, note.end)):
+        last = piano.notes[-1] if piano.notes else None
+        if last is not None and last.pitch == note.pitch and note.start - last.start < UNISON_S:
+            last.end, last.velocity = max(last.end, note.end), max(last.velocity, note.velocity)
+        else:
+            piano.notes.append(note)
+    midi.instruments[:] = [piano]
+
+
+def release_before_restriking(midi: "pretty_midi.PrettyMIDI") -> None:
+    """End every note where its key is struck again, in place: a late note-off would silence the new note."""
+    for instrument in midi.instruments:
+        instrument.notes.sort(key=lambda note: (note.pitch, note.start))
+        for note, following in pairwise(instrument.notes):
+            if note.pitch == following.pitch:
+                note.end = min(note.end, following.start)
+        instrument.notes[:] = [note for note in instrument.notes if note.end > note.start]
+
+
 def humanise(midi: "pretty_midi.PrettyMIDI", seed: int) -> None:
     """Move every onset (normal, 12 ms) and velocity (normal, 14 of 127) in place, as no player is exact."""
     random = np.random.Generator(np.random.Philox(key=np.array([seed, 0x5C0], np.uint64)))
@@ -151,12 +244,17 @@ def synthesise(midi: "pretty_midi.PrettyMIDI", soundfont: Path) -> np.ndarray[An
 
 
 def build_renders(
-    scores: Iterable[Path], corpus: Path, out: Path, soundfonts: Iterable[Soundfont] = SOUNDFONTS, seed: int = 0
+    scores: Iterable[Path],
+    corpus: Path,
+    out: Path,
+    fonts: Iterable[Soundfont] = SOUNDFONTS,
+    seed: int = 0,
+    arrangement: Arrangement = "ensemble",
 ) -> Iterator[Built | Skipped]:
-    """Render scores with every soundfont into `out/renders`, appending rows to `out/manifest.jsonl`.
+    """Render scores with every soundfont into `out/renders` or `out/piano`, appending rows to `out/manifest.jsonl`.
 
     The folder that holds a score names its work (all movements of a quartet share a split); a score that lies in its
-    composer's folder is a work of its own.
+    composer's folder is a work of its own. Both arrangements of a score are one work.
 
     Parameters
     ----------
@@ -166,14 +264,16 @@ def build_renders(
         The folder that paths are named after.
     out
         The manifest's folder.
-    soundfonts
+    fonts
         Each score is rendered with each, so that no model learns one sampler.
     seed
         Of timing and velocity.
+    arrangement
+        "ensemble": for the instruments of the score. "piano": all parts on one piano.
     """
-    path = out / "manifest.jsonl"
-    have = {row.recording for row in manifest.read(path) if row.source == "renders"} if path.exists() else set()
-    fonts = tuple(soundfonts)
+    path, source = out / "manifest.jsonl", "piano" if arrangement == "piano" else "renders"
+    have = {row.recording for row in manifest.read(path) if row.source == source} if path.exists() else set()
+    fonts = tuple(fonts)
     for score in scores:
         parts = score.relative_to(corpus).with_suffix("").parts
         wanted = [font for font in fonts if f"{'_'.join(parts)}_{font.name}" not in have]
@@ -182,22 +282,26 @@ def build_renders(
         try:
             licence = terms_of(score)
             midi = midi_of(score)
+            if arrangement == "piano":
+                arrange_for_piano(midi)
         except InputError as error:
-            yield Skipped("renders", "/".join(parts), str(error))
+            yield Skipped(source, "/".join(parts), str(error))
             continue
         if not 20.0 <= midi.get_end_time() <= MAX_SECONDS:
             reason = f"{midi.get_end_time():.0f} s long, 20 to {MAX_SECONDS:.0f} s fit"
-            yield Skipped("renders", "/".join(parts), reason)
+            yield Skipped(source, "/".join(parts), reason)
             continue
         work = "/".join(("renders", *(parts[:2])))
         humanise(midi, seed + int(hashlib.sha256("/".join(parts).encode()).hexdigest()[:8], 16))
+        if arrangement == "piano":
+            release_before_restriking(midi)
         for font in wanted:
             audio, _ = standardise(synthesise(midi, font.path), SAMPLE_RATE)
             recording = f"{'_'.join(parts)}_{font.name}"
-            relative = Path("renders") / f"{recording}.wav"
+            relative = Path(source) / f"{recording}.wav"
             write_wav(out / relative, audio)
             row = Row(
-                source="renders",
+                source=source,
                 recording=recording,
                 work=work,
                 path=relative.as_posix(),
@@ -211,6 +315,7 @@ def build_renders(
                     "composer": parts[0],
                     "title": " ".join(parts[1:]),
                     "soundfont": font.name,
+                    "arrangement": arrangement,
                     "programs": " ".join(str(program) for program in sorted({i.program for i in midi.instruments})),
                     "notes": str(sum(len(instrument.notes) for instrument in midi.instruments)),
                 },

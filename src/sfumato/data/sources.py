@@ -165,6 +165,32 @@ SOURCES: dict[str, Source] = {
     )
 }
 
+SOUNDFONTS: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            name="fluidr3",
+            package="fluid-soundfont-gm",
+            version="3.1-5.3",
+            sha256="6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e",
+            megabytes=120,
+            folder="usr/share/sounds/sf2",
+            patterns=("FluidR3_GM.sf2",),
+            attribution="FluidR3 GM soundfont by Frank Wen and others",
+        ),
+        Source(
+            name="timgm6mb",
+            package="timgm6mb-soundfont",
+            version="1.3-5",
+            sha256="034abdfb296d9353433513dad5dbdcab46425ee6008fc02fe7039b46e75edc54",
+            megabytes=5,
+            folder="usr/share/sounds/sf2",
+            patterns=("TimGM6mb.sf2",),
+            attribution="TimGM6mb soundfont by Tim Brechbill",
+        ),
+    )
+}
+
 
 def sources() -> tuple[Source, ...]:
     """Every recipe, in the order in which they are built."""

@@ -33,8 +33,10 @@ MAX_TENSORS = 20_000
 SYSTEMS = {
     "conffusion": "sfumato.systems.conffusion",
     "cqtdiff": "sfumato.systems.cqtdiff",
+    "dance_diffusion": "sfumato.systems.dance_diffusion",
     "fill_detector": "sfumato.systems.fill_detector",
     "n_conffusion": "sfumato.systems.n_conffusion",
+    "rave": "sfumato.systems.rave",
     "uasrm": "sfumato.systems.uasrm",
 }
 """Name of each system -> its module, imported when a model of it is loaded. Systems lie above this module, so they

@@ -63,6 +63,8 @@ class TrainSettings(Settings):
     start_from: str | None = Field(None, description="model whose weights to start from: a shipped one, or a folder")
     tensorboard: bool = Field(False, description="also write TensorBoard events (extra: train)")
 
+FINISH_BATCHES = 32
+"""Training batches that a system's `finish` may look at."""
 
 _MAY_CHANGE = frozenset(
     {"steps", "minutes", "device", "compile", "tensorboard", "log_every", "checkpoint_every", "demo_every"}
@@ -92,7 +94,7 @@ class System(Protocol):
     def loss(
         self, network: nn.Module, batch: dict[str, Tensor], config: Any, noise: BatchNoise, turn: str
     ) -> dict[str, Tensor]:
-        """Scalar losses, means over the batch; "total" is the one stepped."""
+        """Scalar losses, means over the batch; "total" is the one stepped. Empty: this turn rests."""
         ...
 
 
@@ -161,7 +163,7 @@ def fit(
         checkpoint.resume(out, run.state, run.identity)
         fitted = run.loop(dataset, validation, stop)
         if rank == 0:
-            run.export(card or Card(), name or out.resolve().name)
+            run.export(card or Card(), name or out.resolve().name, dataset)
     return fitted
 
 
@@ -266,6 +268,8 @@ class _Run:
         for turn, optimizer in self.state.optimizers.items():
             with self._arithmetic():
                 losses = self.system.loss(self.state.network, batch, self.config, noise, turn)
+            if not losses:
+                continue
             losses["total"].backward()  # type: ignore[no-untyped-call]
             weights = [weight for part in optimizer.param_groups for weight in part["params"]]
             average_gradients(weights, self.world)
@@ -325,8 +329,14 @@ class _Run:
             checkpoint.write(self.out, self.state, self.identity)
         return self.state.step
 
-    def export(self, card: Card, name: str) -> None:
-        """Write the averaged weights as a model folder."""
+    def export(self, card: Card, name: str, dataset: Dataset) -> None:
+        """Write the averaged weights as a model folder, after what the system's own `finish` does to them."""
+        network, config = self.state.average, self.config
+        finish = getattr(self.system, "finish", None)
+        if finish is not None:
+            size = self.settings.batch_size
+            batches = [dataset.batch(self.settings.seed, step, size, 0, 1) for step in range(FINISH_BATCHES)]
+            network, config = finish(network.cpu(), config, batches)
         full = card.model_copy(
             update={
                 "seed": self.settings.seed,
@@ -335,13 +345,13 @@ class _Run:
                 "sample_rate": card.sample_rate or getattr(self.config, "sample_rate", None),
             }
         )
-        save(Model(name, self.system.NAME, self.config, self.state.average, full), self.out / "model")
+        save(Model(name, self.system.NAME, config, network, full), self.out / "model")
 
     def _noise(self, seed: int, step: int) -> BatchNoise:
         """The noise of this process's share of the items of `step`."""
         share = self.settings.batch_size // self.world
         first = step * self.settings.batch_size + self.rank * share
-        return BatchNoise(seed, first, share, self.settings.device)
+        return BatchNoise(seed, first, share, self.settings.device, self.state.step)
 
     def _arithmetic(self) -> torch.autocast:
         """Autocast to bfloat16, or nothing."""

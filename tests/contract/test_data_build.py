@@ -17,7 +17,8 @@ from sfumato.data import fetch as fetch_module
 from sfumato.data import manifest
 from sfumato.data.build import Built, Skipped, build, build_source, standardise
 from sfumato.data.fetch import extract, fetch
-from sfumato.data.sources import SOURCES, Source, licence_of, recording_id, sources, work_of
+from sfumato.data.one_shot_labels import CLASSES, one_shot_labels
+from sfumato.data.sources import SOURCES, Source, licence_of, recording_id, sources, split_of, work_of
 from sfumato.errors import InputError
 
 COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -91,6 +92,8 @@ def test_recipes_are_complete() -> None:
     for source in sources():
         assert len(source.sha256) == 64 and source.attribution and source.patterns and source.megabytes > 0
     assert len({source.sha256 for source in sources()}) == len(SOURCES)
+    assert [source.name for source in fetch_module.named(())] == [s.name for s in sources() if not s.one_shots]
+    assert all(source.min_seconds < 0.1 for source in sources() if source.one_shots)
 
 
 def test_versions_of_a_piece_share_a_work() -> None:
@@ -139,6 +142,66 @@ def test_music_is_decoded_and_everything_else_is_named(tmp_path: Path) -> None:
     assert manifest.read(out / "manifest.jsonl") == list(rows.values())
     again = list(build_source(RECIPE, unpacked, out))
     assert not any(isinstance(event, Built) for event in again)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "kind"),
+    [
+        ("hydrogen-drumkits", "Millo_MultiLayered3/bd_01.flac", "kick"),
+        ("hydrogen-drumkits", "The Black Pearl 1.0/PearlSnareRimshot-Hard.wav", "snare"),
+        ("hydrogen-drumkits", "The Black Pearl 1.0/HandClap.wav", "clap"),
+        ("hydrogen-drumkits", "ForzeeStereo/HiHatSemiopen-0.wav", "hat"),
+        ("hydrogen-drumkits", "Millo_MultiLayered2/floortom_01.flac", "tom"),
+        ("hydrogen-drumkits", "BJA_Pacific/CB2_01.aiff", "cymbal"),
+        ("hydrogen-drumkits", "circAfrique v4/Djembe1 Bass.wav", "hand"),
+        ("hydrogen-drumkits", "Gimme A Hand 1.0/Cowbell-Soft.wav", "percussion"),
+        ("sonic-pi-samples", "drum_bass_hard.flac", "kick"),
+        ("sonic-pi-samples", "loop_amen.flac", "loop"),
+        ("sonic-pi-samples", "elec_blup.flac", "other"),
+        ("lmms-common", "basses/rave_bass01.ogg", "bass"),
+        ("lmms-common", "drums/snare_rim01.ogg", "snare"),
+        ("lmms-common", "instruments/piano01.ogg", "tone"),
+    ],
+)
+def test_the_class_of_a_one_shot(source: str, path: str, kind: str) -> None:
+    found = one_shot_labels(SOURCES[source], path, "kit", 0.5)
+    assert found == {"kit": "kit", "class": kind, "form": "loop" if kind == "loop" else "one-shot"}
+
+
+def test_recipes_of_one_shots_name_known_classes() -> None:
+    for source in sources():
+        assert {kind for _, kind in source.classes} <= set(CLASSES)
+    assert one_shot_labels(SOURCES["sonic-pi-samples"], "drum_splash.flac", "drum", 4.5)["form"] == "long"
+    assert one_shot_labels(SOURCES["sonic-pi-samples"], "loop_x.flac", "loop", 4.5)["form"] == "loop"
+
+
+def test_kits_go_to_one_split_each_and_every_split_has_some() -> None:
+    source = SOURCES["hydrogen-drumkits"]
+    kits = [work for _, work in source.works]
+    assert {work for work, _ in source.splits} == set(kits)
+    assert {split_of(source, kit) for kit in kits} == set(manifest.SPLITS)
+    assert work_of(source, "Gimme_A_Hand_1.0_HandClap-Soft") == work_of(source, "The_Black_Pearl_1.0_HandClap")
+    assert work_of(SOURCES["sonic-pi-samples"], "tabla_ghe1") == "tabla"
+    assert work_of(SOURCES["lmms-common"], "drums_kick02") == "drums"
+    other = SOURCES["lmms-common"]
+    assert split_of(other, "drums") == manifest.split_of("lmms-common/drums")
+
+
+def test_one_shots_are_labelled_and_silence_is_left_out(tmp_path: Path) -> None:
+    unpacked, out = tree(tmp_path / "in"), tmp_path / "out"
+    for name in ("Kick-0", "empty", "crash"):
+        content = encoded(0.06 if name == "Kick-0" else 5, 44100, kind="WAV", level=0 if name == "empty" else 0.3)
+        (unpacked / RECIPE.folder / f"music/{name}.wav").write_bytes(content)
+    recipe = dataclasses.replace(
+        RECIPE, one_shots=True, min_seconds=0.03, works=(("*", "kit"),), splits=(("kit", "calibration"),)
+    )
+    events = list(build_source(recipe, unpacked, out))
+    rows = {event.row.recording: event.row for event in events if isinstance(event, Built)}
+    skipped = {event.path: event.reason for event in events if isinstance(event, Skipped)}
+    assert skipped["music/empty.wav"] == "is silent" and "short" in rows
+    labels = [(rows[name].labels["class"], rows[name].labels["form"]) for name in ("Kick-0", "crash")]
+    assert labels == [("kick", "one-shot"), ("cymbal", "long")]
+    assert {(row.work, row.labels["kit"], row.split) for row in rows.values()} == {("tiny/kit", "kit", "calibration")}
 
 
 def test_resampling_keeps_a_sine() -> None:

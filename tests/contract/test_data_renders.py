@@ -1,6 +1,7 @@
 """Scores are rendered only under terms that allow it, with sound, and always marked; the program's absence is said."""
 
 import hashlib
+import itertools
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from sfumato.data import manifest, renders
 from sfumato.data.build import Built, Skipped
+from sfumato.data.fetch import Fetched
+from sfumato.data.sources import SOUNDFONTS, Source
 from sfumato.errors import InputError
 
 SCORE = """<?xml version="1.0"?>
@@ -127,6 +130,93 @@ def test_scores_become_marked_rows_that_share_a_split(tmp_path: Path, monkeypatc
     played.clear()
     list(renders.build_renders(paths[:2], corpus, out))
     assert played == []
+
+
+def test_one_piano_plays_all_parts() -> None:
+    """Drums are left out, keys struck together are struck once, and what no piano has is refused."""
+    pretty_midi = pytest.importorskip("pretty_midi")
+    made = midi(0)
+    made.instruments = [pretty_midi.Instrument(program=p, is_drum=d) for p, d in ((40, False), (42, False), (0, True))]
+
+    def note(pitch: int, start: float, end: float, velocity: int = 64) -> object:
+        return pretty_midi.Note(velocity=velocity, pitch=pitch, start=start, end=end)
+
+    made.instruments[0].notes = [note(60, 0, 1), note(64, 1, 2)]
+    made.instruments[1].notes = [note(60, 0.01, 3, 90), note(60, 2, 3), note(21, 0, 1)]
+    made.instruments[2].notes = [note(36, 0, 1)]
+    renders.arrange_for_piano(made)
+    (piano,) = made.instruments
+    assert piano.program == 0 and not piano.is_drum
+    played = sorted((n.pitch, n.start, n.end, n.velocity) for n in piano.notes)
+    assert played == [(21, 0, 1, 64), (60, 0, 3, 90), (60, 2, 3, 64), (64, 1, 2, 64)]
+    renders.release_before_restriking(made)
+    assert sorted((n.pitch, n.start, n.end) for n in piano.notes)[1:3] == [(60, 0, 2), (60, 2, 3)]
+    made.instruments[0].notes.append(note(20, 0, 1))
+    with pytest.raises(InputError, match="1 of 5 notes are not on a piano's keys"):
+        renders.arrange_for_piano(made)
+
+
+def test_both_arrangements_of_a_score_share_a_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    paths = [score(corpus / "composer/opus1/movement1.xml")]
+    heard = []
+
+    def play(made: object, font: Path) -> object:
+        heard.append(made)
+        return np.full((2, 44100 * 21), 0.1 + 0.01 * len(heard), np.float32)
+
+    monkeypatch.setattr(renders, "midi_of", lambda _score: midi(60))
+    monkeypatch.setattr(renders, "synthesise", play)
+    kinds = ("ensemble", "piano")
+    rows = [
+        event.row
+        for kind in kinds
+        for event in renders.build_renders(paths, corpus, out, renders.SOUNDFONTS, 0, kind)
+        if isinstance(event, Built)
+    ]
+    assert [row.source for row in rows] == ["renders", "renders", "piano", "piano"]
+    assert len({(row.work, row.split) for row in rows}) == 1 and len({row.path for row in rows}) == 4
+    assert [row.labels["arrangement"] for row in rows] == ["ensemble"] * 2 + ["piano"] * 2
+    notes = sorted(heard[2].instruments[0].notes, key=lambda note: (note.pitch, note.start))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(notes) if a.pitch == b.pitch)
+    assert len(manifest.read(out / "manifest.jsonl")) == 4
+
+
+def test_one_file_of_every_piece(tmp_path: Path) -> None:
+    for name in ("bach/b1.2.mxl", "bach/b1.2.krn", "bach/b1.3.mxl", "mozart/k1/m1.xml", "tunes/a.mxl", "bach/b.txt"):
+        score(tmp_path / name)
+    assert [path.name for path in renders.scores_of(tmp_path)] == ["b1.2.krn", "b1.3.mxl", "m1.xml"]
+    with pytest.raises(InputError, match="without its corpus"):
+        renders.scores_of(tmp_path / "tunes")
+
+
+def test_scores_that_can_not_be_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("music21")
+    pytest.importorskip("pretty_midi")
+    (tmp_path / "a.xml").write_text("<score-partwise><part>")
+    with pytest.raises(InputError, match=r"a\.xml can't be played"):
+        renders.midi_of(tmp_path / "a.xml")
+    monkeypatch.setattr(renders, "_PARSE", renders._PARSE.split("import music21")[0] + "while True: pass")
+    monkeypatch.setattr(renders, "PARSE_S", 1)
+    with pytest.raises(InputError, match="takes more than 1 s"):
+        renders.midi_of(score(tmp_path / "b.xml"))
+
+
+def test_soundfonts_are_fetched_as_their_recipes_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetched(source: Source, to: Path) -> Fetched:
+        asked.append((source.package, to))
+        return Fetched(source.name, tmp_path / source.package, 1)
+
+    monkeypatch.setattr(renders, "fetch_source", fetched)
+    fonts = renders.soundfonts(tmp_path)
+    assert asked == [(font.package, tmp_path) for font in fonts]
+    for font, installed in zip(fonts, renders.SOUNDFONTS, strict=True):
+        recipe = SOUNDFONTS[font.name]
+        assert font.package == recipe.package and len(recipe.sha256) == 64
+        assert font.path == tmp_path / font.package / installed.path.relative_to("/")
+        assert str(installed.path) == f"/{recipe.folder}/{recipe.patterns[0]}"
 
 
 def test_a_score_is_rendered_to_its_length(tmp_path: Path) -> None:

@@ -12,17 +12,18 @@ from sfumato.screen import say, show, table_of
 
 
 def list_sources(debug: Debug = False) -> None:
-    """Sources of music: package, size, maker."""
+    """Sources of music and of one-shots: package, size, maker."""
     from sfumato.data.sources import sources
 
-    table = table_of("source", "package", "version", "MB", "made by")
+    table = table_of("source", "kind", "package", "version", "MB", "made by")
     for source in sources():
-        table.add_row(source.name, source.package, source.version, str(source.megabytes), source.attribution)
+        kind = "one-shots" if source.one_shots else "music"
+        table.add_row(source.name, kind, source.package, source.version, str(source.megabytes), source.attribution)
     show(table)
 
 
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all music")] = None,
     to: Folder = None,
     debug: Debug = False,
 ) -> None:
@@ -34,7 +35,7 @@ def fetch(
 
 
 def build(
-    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="sources; none means all music")] = None,
     to: Folder = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for audio and manifest; default: built, in the cache")

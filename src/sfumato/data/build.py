@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sfumato.data import leaks, manifest
 from sfumato.data.fetch import cache_folder, fetch_source, named
 from sfumato.data.manifest import Row
-from sfumato.data.sources import Source, licence_of, recording_id, work_of
+from sfumato.data.one_shot_labels import one_shot_labels
+from sfumato.data.sources import Source, licence_of, recording_id, split_of, work_of
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import replacing
 
@@ -24,6 +25,7 @@ SAMPLE_RATE = 44100
 MIN_SOURCE_RATE = 32000
 MAX_FILE_BYTES = 256 << 20
 PEAK = 0.999
+SILENT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def build(names: Iterable[str] = (), to: Path | None = None, out: Path | None = 
     Parameters
     ----------
     names
-        Sources; none means all.
+        Sources; none means all music.
     to
         Folder for the packages; the cache folder when absent.
     out
@@ -169,13 +171,15 @@ def build_source(source: Source, unpacked: Path, out: Path) -> Iterator[Built | 
         stereo, gain_db = standardise(audio, sample_rate)
         if gain_db:
             labels["gain_db"] = f"{gain_db:.2f}"
+        work = work_of(source, recording)
+        if source.one_shots:
+            labels |= one_shot_labels(source, name, work, stereo.shape[1] / SAMPLE_RATE)
         relative = Path(source.name) / f"{recording}.wav"
         write_wav(out / relative, stereo)
-        work = f"{source.name}/{work_of(source, recording)}"
         row = Row(
             source=source.name,
             recording=recording,
-            work=work,
+            work=f"{source.name}/{work}",
             path=relative.as_posix(),
             sha256=manifest.sha256_of(out / relative),
             seconds=stereo.shape[1] / SAMPLE_RATE,
@@ -184,7 +188,7 @@ def build_source(source: Source, unpacked: Path, out: Path) -> Iterator[Built | 
             licence=licence_of(source, name, copyright_text) or "unknown",
             attribution=source.attribution,
             labels=labels,
-            split=manifest.split_of(work),
+            split=split_of(source, work),
         )
         manifest.append(path, row)
         yield Built(row)
@@ -196,9 +200,11 @@ def _unfit(audio: NDArray[np.float32], sample_rate: int, min_seconds: float) -> 
     if sample_rate < MIN_SOURCE_RATE:
         return f"sample rate {sample_rate} Hz, below {MIN_SOURCE_RATE} Hz"
     if seconds < min_seconds:
-        return f"{seconds:.1f} s long, below {min_seconds:.0f} s"
+        return f"{seconds:.3g} s long, below {min_seconds:g} s"
     if audio.shape[0] > 2:
         return f"{audio.shape[0]} channels, at most 2 are used"
     if not np.isfinite(audio).all():
         return "holds samples that are not finite numbers"
+    if np.abs(audio).max() < SILENT:
+        return "is silent"
     return ""

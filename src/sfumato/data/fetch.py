@@ -34,14 +34,14 @@ def cache_folder() -> Path:
 
 
 def named(names: Iterable[str]) -> list[Source]:
-    """The recipes of these names; all of them when there are none.
+    """The recipes of these names; all recipes of music when there are none.
 
     Raises
     ------
     InputError
         If a name is not a recipe's.
     """
-    chosen = list(names) or list(SOURCES)
+    chosen = list(names) or [name for name, source in SOURCES.items() if not source.one_shots]
     for name in chosen:
         if name not in SOURCES:
             raise InputError(f"There is no source {name!r}. Choose from: {', '.join(SOURCES)}.")
@@ -54,7 +54,7 @@ def fetch(names: Iterable[str] = (), to: Path | None = None) -> Iterator[Fetched
     Parameters
     ----------
     names
-        Sources; none means all.
+        Sources; none means all music.
     to
         Folder for packages and unpacked files; the cache folder when absent.
 

@@ -8,6 +8,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,7 @@ TIMING_SD_S = 0.012
 VELOCITY_SD = 14.0
 MAX_SECONDS = 1200.0
 RENDER_TIMEOUT_S = 600
+PARSE_S = 90
 GAIN = "0.4"
 UNSTATED = "unstated (music21 corpus, distributed with the encoder's permission)"
 _RESERVED = re.compile(r"rights [^\n<]*reserved|non-?commercial|copyright|©", re.IGNORECASE)
@@ -46,6 +48,15 @@ _GRANTS = (
     (re.compile(r"\(CC-BY\)", re.IGNORECASE), "CC-BY"),
     (re.compile(r"public domain", re.IGNORECASE), "public-domain"),
 )
+
+# In a process of its own, as music21 unfolds some repeats forever.
+_PARSE = """
+import resource, sys
+score, target, seconds = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+import music21
+music21.converter.parse(score, forceSource=True).write("midi", fp=target)
+"""
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def corpus_of() -> Path:
 
 
 def scores_of(corpus: Path) -> list[Path]:
-    """The score files of `COMPOSERS`, in alphabetical order.
+    """One score file of every piece of `COMPOSERS`, in alphabetical order.
 
     Raises
     ------
@@ -110,7 +121,8 @@ def scores_of(corpus: Path) -> list[Path]:
     found = [path for name in COMPOSERS for path in (corpus / name).rglob("*") if path.suffix in SCORES]
     if not found:
         raise InputError(f"There are no scores below {corpus}. music21 may have been installed without its corpus.")
-    return sorted(found)
+    # Some movements lie there in two formats, under one name.
+    return sorted({path.with_suffix(""): path for path in sorted(found, reverse=True)}.values())
 
 
 def terms_of(score: Path) -> str:
@@ -146,25 +158,29 @@ def midi_of(score: Path) -> "pretty_midi.PrettyMIDI":
     Raises
     ------
     InputError
-        If music21 can't make sense of it (impossible repeats are the usual reason).
+        If music21 can't make sense of it (impossible repeats are the usual reason) in a minute and a half.
     MissingExtraError
         If music21 or pretty_midi is not installed.
     """
     try:
-        import music21
         import pretty_midi
     except ImportError as error:
-        raise MissingExtraError(error.name or "music21", "data") from error
+        raise MissingExtraError("pretty_midi", "data") from error
+    corpus_of()
     # music21 writes 10080 ticks a quarter note; pretty_midi takes a long movement of that for a broken file.
     pretty_midi.pretty_midi.MAX_TICK = 1e10
-    broken = (music21.exceptions21.Music21Exception, ValueError, KeyError, IndexError, AttributeError, TypeError)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "score.mid"
+        command = [sys.executable, "-W", "ignore", "-c", _PARSE, str(score), str(target), str(PARSE_S)]
         try:
-            parsed: Any = music21.converter.parse(score, forceSource=True)
-            parsed.write("midi", fp=target)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20 * PARSE_S, check=False)
+            if done.returncode < 0:
+                raise InputError(f"{score.name} can't be played: music21 takes more than {PARSE_S} s for it.")
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise InputError(f"{score.name} can't be played: {reason}.")
             return pretty_midi.PrettyMIDI(str(target))
-        except (*broken, EOFError, OSError) as error:
+        except (subprocess.TimeoutExpired, ValueError, KeyError, IndexError, EOFError, OSError) as error:
             raise InputError(f"{score.name} can't be played: {type(error).__name__}: {error}.") from error
 
 

@@ -1,6 +1,6 @@
-"""Recipes for the openly licensed music that sfumato's small models are trained on.
+"""Recipes for the openly licensed music and one-shot sounds that sfumato's small models are trained on.
 
-A recipe names a Debian package, its version and SHA-256, which files in it are music, and how they are labelled.
+A recipe names a Debian package, its version and SHA-256, which files in it are wanted, and how they are labelled.
 No audio is kept in the repository: `sfumato.data.fetch` brings the package, `sfumato.data.build` decodes it.
 """
 
@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+
+from sfumato.data import manifest
+from sfumato.data.manifest import Split
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,13 @@ class Source:
     works
         (glob, work) pairs for versions that `variant` can't see; recordings of one work share a split.
     min_seconds
-        Shorter files are jingles and effects, and are left out.
+        Shorter files are jingles and effects (or, of one-shots, clicks), and are left out.
+    one_shots
+        Short sounds rather than music: a work is a kit, and rows are labelled with kit, class and form.
+    classes
+        (glob, class) pairs for files of one-shots whose name does not tell the instrument; they win over the name.
+    splits
+        (work, split) pairs, for a source of so few works that their names' hashes would leave a split next to none.
     """
 
     name: str
@@ -57,8 +66,13 @@ class Source:
     variant: str = ""
     works: tuple[tuple[str, str], ...] = ()
     min_seconds: float = 20.0
+    one_shots: bool = False
+    classes: tuple[tuple[str, str], ...] = ()
+    splits: tuple[tuple[str, Split], ...] = ()
 
 
+# Not its "shapes" and "waveforms", which are single periods for oscillators.
+_LMMS_FOLDERS = ("basses", "bassloops", "beats", "drums", "effects", "instruments", "latin", "misc", "stringsnpads")
 _ALBUM_LICENCE = "CC-BY-SA-3.0 or GPL-2+"
 
 SOURCES: dict[str, Source] = {
@@ -162,6 +176,140 @@ SOURCES: dict[str, Source] = {
             labels=(("style", "orchestral, folk, world"),),
             variant=r"_\d+$",
         ),
+        Source(
+            name="hydrogen-drumkits",
+            package="hydrogen-drumkits",
+            version="2017.09.19~dfsg-1",
+            sha256="6ea3c6df9a67762e2362f946c695e619859126b19fbccf32a2e8f07dfd03b2f4",
+            megabytes=143,
+            folder="usr/share/hydrogen/data/drumkits",
+            patterns=("*/*.wav", "*/*.flac", "*/*.aiff"),
+            attribution=(
+                "Hydrogen drum kits by Artemiy Pavlov, Emiliano Grilli, Marcos Guglielmetti, Jim Harney, Luc Tanguay, "
+                "Glen MacArthur, Emanuel Rumpf, audiophobdubstep, Vladimir Sadovnikov and Alexander Belokurov"
+            ),
+            licences=(
+                ("Audiophob/*", "CC0"),
+                ("BJA_Pacific/*", "CC-BY-SA-3.0-us"),
+                ("ColomboAcousticDrumkit/*", "GPL-2+ with composition exception"),
+                ("ElectricEmpireKit/*", "GPL-2+"),
+                ("HardElectro1/*", "GPL-2+"),
+                ("VariBreaks/*", "GPL-2+"),
+                ("circAfrique v4/*", "CC-BY-SA-3.0"),
+                ("rumpf_kit_z01_h2/*", "CC-BY-3.0"),
+                ("ForzeeStereo/*", "GPL-2"),
+                ("Gimme A Hand 1.0/*", "GPL-2"),
+                ("The Black Pearl 1.0/*", "GPL-2"),
+                ("Millo*/*", "GPL-2"),
+            ),
+            works=(
+                ("Audiophob_*", "audiophob"),
+                ("BJA_Pacific_*", "bja_pacific"),
+                ("ColomboAcousticDrumkit_*", "colombo"),
+                ("ElectricEmpireKit_*", "electric_empire"),
+                ("HardElectro1_*", "hard_electro"),
+                ("VariBreaks_*", "vari_breaks"),
+                ("circAfrique_*", "circ_afrique"),
+                ("rumpf_kit_*", "rumpf"),
+                ("ForzeeStereo_*", "forzee"),
+                ("Gimme_A_Hand_*", "macarthur"),  # They share a clap.
+                ("The_Black_Pearl_*", "macarthur"),
+                ("Millo*", "millo"),
+            ),
+            min_seconds=0.03,
+            one_shots=True,
+            # What the kits' own drumkit.xml calls the files whose names don't say.
+            classes=(
+                ("BJA_Pacific/CB*", "cymbal"),
+                ("BJA_Pacific/BL*", "cymbal"),
+                ("Audiophob/86335__*", "kick"),
+                ("Audiophob/29800__*", "clap"),
+                ("Audiophob/15590__*", "cymbal"),
+                ("Audiophob/156272__*", "hat"),
+                ("Audiophob/122557__*", "percussion"),
+                ("rumpf_kit_z01_h2/beats_06-38.flac", "kick"),
+                ("rumpf_kit_z01_h2/beats_06-46.flac", "kick"),
+                ("rumpf_kit_z01_h2/beats_07-18.flac", "kick"),
+                ("rumpf_kit_z01_h2/beats_07-20.flac", "kick"),
+                ("rumpf_kit_z01_h2/beats_01-21.flac", "snare"),
+                ("rumpf_kit_z01_h2/beats_06-25.flac", "snare"),
+                ("rumpf_kit_z01_h2/beats_01-26.flac", "clap"),
+                ("rumpf_kit_z01_h2/beats_09-10.flac", "hat"),
+                ("rumpf_kit_z01_h2/beats_06-28.flac", "hat"),
+                ("rumpf_kit_z01_h2/beats_08-31.flac", "hat"),
+                ("rumpf_kit_z01_h2/beats_08-1[789].flac", "tom"),
+                ("rumpf_kit_z01_h2/beats_06-43.flac", "cymbal"),
+                ("rumpf_kit_z01_h2/beats_08-20.flac", "cymbal"),
+                ("rumpf_kit_z01_h2/beats_06-[34]0.flac", "cymbal"),
+                ("rumpf_kit_z01_h2/*", "percussion"),
+            ),
+            # Of eleven works, hashes would give three to a test split of half the sounds, and validation almost none.
+            splits=(
+                ("audiophob", "train"),
+                ("circ_afrique", "train"),
+                ("electric_empire", "train"),
+                ("forzee", "train"),
+                ("hard_electro", "train"),
+                ("macarthur", "train"),
+                ("rumpf", "train"),
+                ("vari_breaks", "train"),
+                ("millo", "validation"),
+                ("colombo", "calibration"),
+                ("bja_pacific", "test"),
+            ),
+        ),
+        Source(
+            name="sonic-pi-samples",
+            package="sonic-pi-samples",
+            version="3.2.2~repack-8",
+            sha256="25f2312d2fae005e6ad0f4726b8ed3084e776006a5a132083506e960224ac79d",
+            megabytes=22,
+            folder="usr/share/sonic-pi/samples",
+            patterns=("*.flac",),
+            upstream="etc/samples/",
+            attribution="Sonic Pi's samples, by many authors of freesound.org",
+            variant=r"_.*$",
+            min_seconds=0.03,
+            one_shots=True,
+            classes=(
+                ("loop_*", "loop"),
+                ("drum_bass_*", "kick"),
+                ("drum_roll*", "snare"),
+                ("bass_*", "bass"),
+                ("guit_*", "tone"),
+                ("tabla_*", "hand"),
+                ("perc_*", "percussion"),
+                ("ambi_*", "effect"),
+                ("glitch_*", "effect"),
+                ("mehackit_*", "effect"),
+                ("misc_*", "effect"),
+                ("vinyl_*", "effect"),
+            ),
+        ),
+        Source(
+            name="lmms-common",
+            package="lmms-common",
+            version="1.2.2+dfsg1-6",
+            sha256="7d9aa55dd05f11edc57104203ee1c350e3e41f8936ab3741da2bb1158fd46c37",
+            megabytes=8,
+            folder="usr/share/lmms/samples",
+            patterns=tuple(f"{folder}/*.ogg" for folder in _LMMS_FOLDERS),
+            upstream="data/samples/",
+            attribution="LMMS samples by Tobias Doerffel and the LMMS developers",
+            variant=r"_.*$",
+            min_seconds=0.03,
+            one_shots=True,
+            classes=(
+                ("bassloops/*", "loop"),
+                ("beats/*", "loop"),
+                ("basses/*", "bass"),
+                ("instruments/bass*", "bass"),
+                ("instruments/*", "tone"),
+                ("latin/*", "tone"),
+                ("stringsnpads/*", "tone"),
+                ("effects/*", "effect"),
+            ),
+        ),
     )
 }
 
@@ -193,7 +341,7 @@ SOUNDFONTS: dict[str, Source] = {
 
 
 def sources() -> tuple[Source, ...]:
-    """Every recipe, in the order in which they are built."""
+    """Every recipe, in the order in which they are built: music, then one-shots."""
     return tuple(SOURCES.values())
 
 
@@ -210,6 +358,11 @@ def work_of(source: Source, recording: str) -> str:
         if fnmatchcase(recording, pattern):
             return work
     return re.sub(source.variant, "", recording) if source.variant else recording
+
+
+def split_of(source: Source, work: str) -> Split:
+    """The split of a work: by the hash of its name, or where the recipe says so."""
+    return dict(source.splits).get(work) or manifest.split_of(f"{source.name}/{work}")
 
 
 def licence_of(source: Source, path: str, copyright_text: str) -> str:

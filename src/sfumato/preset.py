@@ -114,6 +114,8 @@ def train(
     preset = plan.preset
     rendered = None if preset.data.renders else False
     used = manifest.select(rows, "train", rendered)
+    if preset.data.calibration:
+        used += manifest.select(rows, "calibration", rendered)
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
     build = EXAMPLES[preset.system]
     examples = build(used, data, folder / "train", "train", plan.config, preset.data, progress)

@@ -69,3 +69,26 @@ def test_the_streams_themselves_are_a_promise():
 def test_a_key_outside_64_bits_is_an_input_error(key):
     with pytest.raises(InputError, match=f"{next(iter(key))} -?\\d+ is outside"):
         noise.normal((2,), **{"seed": 0, "item": 0, "step": 0, **key})
+
+
+@pytest.mark.parametrize("first", [0, 48, 2**40])
+def test_stratified_numbers_visit_each_part_of_the_interval_once(first):
+    drawn = noise.BatchNoise(seed=3, first=first, n_items=16).stratified(0)
+    assert sorted(((drawn - drawn.min() + 1e-9) * 16).floor().tolist()) == list(range(16))
+
+
+def test_stratified_numbers_belong_to_their_item_seed_and_tag():
+    whole = noise.BatchNoise(seed=3, first=8, n_items=8).stratified(0)
+    halves = [noise.BatchNoise(seed=3, first=first, n_items=4).stratified(0) for first in (8, 12)]
+    assert torch.equal(whole, torch.cat(halves))
+    assert not torch.equal(whole, noise.BatchNoise(seed=4, first=8, n_items=8).stratified(0))
+    assert not torch.equal(whole, noise.BatchNoise(seed=3, first=8, n_items=8).stratified(1))
+
+
+def test_stratified_numbers_are_the_first_dimension_of_sobol_s_sequence_shifted():
+    found = noise.BatchNoise(seed=0, first=0, n_items=64).stratified(0)
+    theirs = torch.quasirandom.SobolEngine(1).draw(64)[:, 0].double()  # in the order of Gray's code
+    shifted = (found - found[0]) % 1.0
+    torch.testing.assert_close(shifted.sort().values, theirs.sort().values, atol=1e-12, rtol=0)
+    expected = torch.tensor([0.0, 0.5, 0.25, 0.75], dtype=torch.float64)
+    torch.testing.assert_close(shifted[:4], expected, atol=1e-12, rtol=0)

@@ -1,7 +1,7 @@
 """Schedules: decreasing grids of the noise's standard deviation, float64, shape (n_steps + 1,), ending in 0.
 
 All in one space: noisy = clean + sigma * noise. A variance-preserving state is the same divided by
-sqrt(1 + sigma^2), a flow's by 1 + sigma; a sampler never sees either. `cosine`, `vp_linear` and `flow` speak
+sqrt(1 + sigma^2), a flow's by 1 + sigma; a sampler never sees either. `cosine`, `crash`, `vp_linear` and `flow` speak
 of data of unit variance: multiply their grid by `sigma_data` otherwise.
 """
 
@@ -75,6 +75,34 @@ def cosine(n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> F
     return _close(torch.tan(angles))
 
 
+def crash_sigma(t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Noise level of the crash schedule at time `t` in (0, 1): s / sqrt(1 - s^2), where s = sin^2(pi t / 2).
+
+    References
+    ----------
+    Harmonai, sample-generator, `get_crash_schedule`: in a variance-preserving state the noise is s.
+    """
+    quarter = t * (math.pi / 2)
+    # 1 - s^2 = cos^2 (1 + sin^2), which loses no digits close to t = 1.
+    return quarter.sin().square() / (quarter.cos() * (1 + quarter.sin().square()).sqrt())
+
+
+def crash(n_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Float[Tensor, " {n_steps}+1"]:
+    """Grid evenly spaced in the time of the crash schedule from `sigma_max` to `sigma_min`, then 0.
+
+    Upstream's grid starts from time 1, where sigma is infinite, with the same steps in between.
+
+    References
+    ----------
+    As `crash_sigma`, whose inverse is t = 2 / pi * asin((sigma^2 / (1 + sigma^2))^(1/4)).
+    """
+    _check(n_steps, sigma_min, sigma_max)
+    first, last = (
+        2 / math.pi * math.asin((sigma**2 / (1 + sigma**2)) ** 0.25) for sigma in (sigma_max, sigma_min)
+    )
+    return _close(crash_sigma(torch.linspace(first, last, n_steps, dtype=torch.float64)))
+
+
 def trained_sigmas(
     beta_min: float = 1e-4, beta_max: float = 0.02, n_trained: int = 1000, root: bool = False
 ) -> Float[Tensor, " {n_trained}"]:
@@ -141,4 +169,4 @@ def flow(n_steps: int, t_max: float = 0.999, shift: float = 1.0) -> Float[Tensor
     return shift * t / (1 - t)
 
 
-SCHEDULES = {"karras": karras, "cosine": cosine, "vp_linear": vp_linear, "flow": flow}
+SCHEDULES = {"karras": karras, "cosine": cosine, "crash": crash, "vp_linear": vp_linear, "flow": flow}

@@ -3,6 +3,14 @@
 The layout is that of `unet2d` on one axis, with a longer kernel and a larger step between levels, as waveform U-Nets
 have them [1]_: a waveform is long, and its neighbouring samples say little about each other's second.
 
+With `relative`, the label is the cosine time of v-prediction, in (0, 1), and the network is told what follows from it:
+
+- it embeds the logarithm of the signal-to-noise ratio, which resolves low noise where the time is all but 0;
+- it sees the input twice: as it is, and divided by its noise and companded by asinh, so that a decay far below full
+  scale is of order 1 at every noise level rather than lost beside the attack;
+- patches are turned into bands by an orthonormal DCT, and a gate per band and patch, in (0, 1), lets through as much of
+  the input as is noise: a Wiener filter, to which the U-Net's output is added. Gates open where nothing sounds.
+
 References
 ----------
 .. [1] D. Stoller, S. Ewert, S. Dixon, "Wave-U-Net", ISMIR 2018, arXiv 1806.03185.
@@ -16,7 +24,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +32,11 @@ from sfumato.config import Settings
 from sfumato.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
+
+
+_LOUDEST = 5.0
+"""How many standard deviations of the noise a gate lets through; more is sound."""
 
 
 class Config(Settings):
@@ -39,6 +51,14 @@ class Config(Settings):
     blocks: int = Field(1, ge=1, description="residual blocks per level and direction")
     attention_heads: int = Field(4, ge=1, description="heads of the self-attention at the coarsest level")
     embedding: int = Field(128, ge=8, description="width of the noise-level embedding")
+    labels: tuple[int, ...] = Field((), description="how many values each conditioning label has, 0 among them")
+    relative: bool = Field(False, description="read the label as v's time, and see the input relative to its noise too")
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Config:
+        if self.labels and self.condition_channels:
+            raise ValueError("a network takes labels or a signal as its condition, not both")
+        return self
 
     @property
     def multiple(self) -> int:
@@ -50,6 +70,7 @@ class UNet1d(nn.Module):
     """Maps ``(x, c_noise, condition)`` to a signal shaped like `x`, whose length `Config.multiple` must divide."""
 
     frequencies: Tensor
+    bands: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -57,7 +78,8 @@ class UNet1d(nn.Module):
         widths, width, k = config.widths, config.embedding, config.kernel
         self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.1), math.log(8.0), width // 2)))
         self.embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        joined = (config.channels + config.condition_channels) * config.patch
+        self.label = nn.ModuleList(nn.Embedding(size, width) for size in config.labels)
+        joined = (config.channels * (1 + config.relative) + config.condition_channels) * config.patch
         self.first = nn.Conv1d(joined, widths[0], k, padding=k // 2)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
@@ -68,22 +90,39 @@ class UNet1d(nn.Module):
         for level in reversed(range(len(widths))):
             below = widths[min(level + 1, len(widths) - 1)]
             self.up.append(_Level(below + widths[level], widths[level], k, width, config.blocks))
-        out = nn.Conv1d(widths[0], config.channels * config.patch, k, padding=k // 2)
+        out = nn.Conv1d(widths[0], config.channels * config.patch * (1 + config.relative), k, padding=k // 2)
         self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), out)
         for parameter in out.parameters():
             nn.init.zeros_(parameter)
+        if config.relative:
+            self.register_buffer("bands", _dct(config.patch), persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "b c t"], c_noise: Float[Tensor, " b"], condition: Float[Tensor, "b k t"] | None = None
+        self,
+        x: Float[Tensor, "b c t"],
+        c_noise: Float[Tensor, " b"],
+        condition: Float[Tensor, "b k t"] | Int[Tensor, "b k"] | None = None,
     ) -> Float[Tensor, "b c t"]:
-        """The network's raw output, before preconditioning."""
+        """The network's raw output, before preconditioning. `condition` is a signal, or one number per label."""
         patch, factor = self.config.patch, self.config.factor
         if x.shape[-1] % self.config.multiple:
             raise InputError(f"A signal of {x.shape[-1]} samples. Pad it to a multiple of {self.config.multiple}.")
+        joined = x.reshape(*x.shape[:2], -1, patch).transpose(2, 3)
+        if self.config.relative:
+            phase = c_noise * (math.pi / 2)
+            joined = _change_basis(self.bands, joined)
+            relative = joined / phase.sin()[:, None, None, None]
+            joined = torch.cat([joined, torch.asinh(relative)], dim=1)
+            c_noise = phase.tan().log() / 4
         angle = c_noise[:, None] * self.frequencies
         embedding = self.embed(torch.cat([angle.cos(), angle.sin()], dim=1))
-        joined = x if condition is None else torch.cat([x, condition], dim=1)
-        h = self.first(joined.reshape(*joined.shape[:2], -1, patch).transpose(2, 3).flatten(1, 2))
+        if self.config.labels:
+            given = x.new_zeros(len(x), len(self.label), dtype=torch.long) if condition is None else condition
+            for numbers, table in zip(given.unbind(1), self.label, strict=True):
+                embedding = embedding + table(numbers)
+        elif condition is not None:
+            joined = torch.cat([joined, condition.reshape(*condition.shape[:2], -1, patch).transpose(2, 3)], dim=1)
+        h = self.first(joined.flatten(1, 2))
         skips = []
         for i, level in enumerate(self.down):
             h = level(functional.avg_pool1d(h, factor) if i else h, embedding)
@@ -94,7 +133,25 @@ class UNet1d(nn.Module):
                 h = functional.interpolate(h, scale_factor=float(factor), mode="nearest")
             h = level(torch.cat([h, skips.pop()], dim=1), embedding)
         out: Tensor = self.last(h)
+        if self.config.relative:
+            added, gate = out.float().reshape(len(out), x.shape[1], 2, patch, -1).unbind(2)
+            noise = relative.clamp(-_LOUDEST, _LOUDEST) * phase.cos()[:, None, None, None]
+            out = _change_basis(self.bands.T, added + torch.sigmoid(gate) * noise)
         return out.reshape(len(out), x.shape[1], patch, -1).transpose(2, 3).flatten(2)
+
+
+def _dct(n: int) -> Tensor:
+    """The orthonormal DCT-II of `n` samples, ``(bands, samples)``."""
+    k, t = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
+    basis = (math.pi / n * (t + 0.5) * k).cos() * math.sqrt(2.0 / n)
+    basis[0] *= math.sqrt(0.5)
+    return basis.float()
+
+
+def _change_basis(basis: Tensor, patches: Float[Tensor, "b c p t"]) -> Float[Tensor, "b c q t"]:
+    """Each patch in another basis, in full precision whatever the rest of the network is computed in."""
+    with torch.autocast(patches.device.type, enabled=False):
+        return torch.einsum("qp,bcpt->bcqt", basis, patches.float())
 
 
 class _Level(nn.Module):

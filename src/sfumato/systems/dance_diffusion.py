@@ -1,0 +1,171 @@
+"""Dance Diffusion: sounds drawn as waveforms by a network that predicts v.
+
+A network guesses v of a noisy waveform; the v-objective [1]_ and samplers make sounds of noise. Nothing else is in it:
+no codec, no text. What a user does with it is done to the waist: `tasks.generate` draws sounds, longer ones in windows
+denoised jointly, and loops on a circular axis; `tasks.transform` varies, blends, extends and fills given ones.
+
+Where it departs from the published code [2]_:
+
+- Its crash schedule is one choice of two for the noise levels of training and sampling. The other, the default, is
+  normal in log sigma, wide enough for decays down to 70 dB below full scale, which the crash schedule visits rarely.
+- Timesteps are the radical inverse of an item's number (1-D Sobol) with a random shift: a pure function of seed and
+  item, so that a resumed training, or one on several processes, sees the same ones. Upstream draws from an engine's
+  state.
+- Clean signals have a stated standard deviation `sigma_data`; upstream's are taken as they come (1).
+- The network is a small one of our own (`networks.unet1d`); upstream's is `networks.dance_unet`, for its checkpoints.
+- Two labels condition the small network: the kind of sound, left out at times so that guidance [3]_ is possible and
+  nothing need be said; and whether the sound starts the window or lies anywhere in it, as in windows of a longer one.
+
+References
+----------
+.. [1] T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv 2202.00512.
+.. [2] Harmonai, sample-generator: https://github.com/Harmonai-org/sample-generator
+.. [3] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sfumato.config import Settings
+from sfumato.diffusion import guide, noise, precondition, sample, schedule
+from sfumato.networks import unet1d
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    from sfumato.diffusion.noise import BatchNoise
+    from sfumato.diffusion.precondition import Denoiser
+
+NAME = "dance_diffusion"
+PAPER = {
+    "title": "Dance Diffusion",
+    "arxiv": "2202.00512",
+    "code": "github.com/Harmonai-org/sample-generator",
+    "licence": "MIT",
+}
+TURNS = ("denoise",)
+
+KINDS = (
+    "kick", "snare", "clap", "tom", "hat", "cymbal", "hand", "percussion", "break", "bass", "tone", "effect", "other",
+)  # fmt: skip
+"""Kinds of one-shots, in the order of their labels; label 0 is none given."""
+
+START, ANYWHERE = 0, 1
+"""The second label: the sound starts at the window's start, or the window is a stretch of something longer."""
+
+
+class Config(Settings):
+    """The network, what it makes, and its noise levels."""
+
+    network: unet1d.Config = Field(
+        unet1d.Config(patch=32, widths=(128, 192, 256), labels=(len(KINDS) + 1, 2), relative=True),
+        description="the U-Net over samples",
+    )
+    sample_rate: int = Field(44100, ge=1000, le=384_000, description="sample rate, Hz")
+    n_samples: int = Field(32768, ge=1, description="length of the training window, samples")
+    kinds: tuple[str, ...] = Field(KINDS, description="kinds of sounds that can be asked for")
+    sigma_data: float = Field(0.09, gt=0, description="standard deviation of the sounds, full scale 1")
+    levels: Literal["crash", "lognormal"] = Field("lognormal", description="noise levels of training")
+    sigma_mean: float = Field(-2.5, description="lognormal: mean of ln(sigma)")
+    sigma_std: float = Field(2.2, gt=0, description="lognormal: standard deviation of ln(sigma)")
+    sigma_max: float = Field(40.0, gt=0, description="first noise level of the sampler")
+    sigma_min: float = Field(3e-4, gt=0, description="last noise level above 0 of the sampler")
+    unlabelled: float = Field(0.2, ge=0, le=1, description="share of items trained without their kind")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.n_samples % self.network.multiple:
+            raise ValueError(f"n_samples is {self.n_samples}, no multiple of the network's {self.network.multiple}")
+        if self.network.labels not in ((), (len(self.kinds) + 1, 2)):
+            raise ValueError(f"{len(self.kinds)} kinds take labels of sizes {len(self.kinds) + 1} and 2, or none")
+        return self
+
+
+def build(config: Config) -> nn.Module:
+    """The network with its initial weights."""
+    return unet1d.UNet1d(config.network)
+
+
+def training_sigma(u: Float[Tensor, " b"], config: Config) -> Float[Tensor, " b"]:
+    """Noise levels of training for uniform numbers `u` inside (0, 1)."""
+    if config.levels == "crash":
+        return config.sigma_data * schedule.crash_sigma(u)
+    return precondition.lognormal_sigma(u, config.sigma_mean, config.sigma_std)
+
+
+def loss(
+    network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
+) -> dict[str, Tensor]:
+    """Mean squared error of v [1]_, which is the denoiser's error weighted as `precondition.edm_weight`.
+
+    `batch` holds "clean" ``(b, channels, n_samples)`` and "labels" ``(b, 2)``: kind and place.
+    """
+    clean, labels = batch["clean"], batch["labels"].clone()
+    labels[:, 0] *= noise.uniform(2) >= config.unlabelled
+    sigma = training_sigma(noise.stratified(0), config).float()
+    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
+    denoised = precondition.v(network, _condition(labels, config), config.sigma_data)(noisy, sigma).float()
+    squared = (denoised - clean).square().mean(dim=(1, 2))
+    return {
+        "total": (precondition.edm_weight(sigma, config.sigma_data) * squared).mean(),
+        "squared": squared.mean().detach(),
+    }
+
+
+def _condition(labels: Int[Tensor, "b 2"], config: Config) -> Tensor | None:
+    """What the network takes as its condition."""
+    return labels if config.network.labels else None
+
+
+def denoiser(
+    network: nn.Module,
+    config: Config,
+    kinds: Int[Tensor, " b"] | None = None,
+    place: int = START,
+    cfg_scale: float = 1.0,
+) -> Denoiser:
+    """The denoiser of windows ``(b, channels, n_samples)``.
+
+    Parameters
+    ----------
+    kinds
+        Label of each item's kind, 0 for none; None for none at all.
+    place
+        `START` or `ANYWHERE`.
+    cfg_scale
+        Scale of the guidance towards the kind; 1 is none, and needs one evaluation rather than two.
+    """
+
+    def bound(kinds: Tensor | None) -> Denoiser:
+        def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+            own = torch.zeros(len(x), dtype=torch.long, device=x.device) if kinds is None else kinds.to(x.device)
+            labels = torch.stack([own, torch.full_like(own, place)], dim=1)
+            return precondition.v(network, _condition(labels, config), config.sigma_data)(x, sigma)
+
+        return denoise
+
+    if kinds is None or not config.network.labels:
+        return bound(None)
+    return guide.cfg(bound(kinds), bound(None), cfg_scale)
+
+
+def demo(network: nn.Module, config: Config, settings: Settings, folder: Path, step: int) -> None:
+    """Write one sound of each kind, one after another, as ``<step>.wav``: always of the same noise."""
+    from sfumato.audio import write
+
+    shape = (config.network.channels, config.n_samples)
+    items = range(len(config.kinds) if config.network.labels else 4)
+    stream = noise.walk(shape, seed=0, items=items)
+    kinds = torch.arange(1, len(items) + 1) if config.network.labels else None
+    sigmas = schedule.karras(20, config.sigma_min, config.sigma_max).float()
+    device = next(network.parameters()).device
+    x = stream(0).to(device) * config.sigma_max
+    drawn = sample.last(sample.dpmpp_2m(denoiser(network, config, kinds), x, sigmas)).cpu()
+    loudest = max(1.0, float(drawn.abs().max()))
+    write(folder / f"{step:08d}.wav", (drawn.transpose(0, 1).flatten(1) / loudest).double().numpy(), config.sample_rate)

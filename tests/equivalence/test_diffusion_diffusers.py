@@ -125,3 +125,21 @@ def test_every_schedule_of_ours_that_diffusers_has_agrees():
     edm = diffusers.EDMEulerScheduler(sigma_min=0.01, sigma_max=5.0, rho=3.0)
     edm.set_timesteps(9)
     assert torch.allclose(edm.sigmas.double(), schedule.karras(9, 0.01, 5.0, 3.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [3, 12, 50])
+def test_iplms_on_the_crash_grid_is_dance_diffusion_s_scheduler(n):
+    """Without both ends: theirs begins at an infinite sigma, and its last step is a multistep one."""
+    scheduler = diffusers.IPNDMScheduler()
+    scheduler.set_timesteps(n + 1)
+    times = scheduler.timesteps.double()
+    sigmas = torch.tan(times[1:] * math.pi / 2)
+    torch.testing.assert_close(schedule.crash(n, float(sigmas[-1]), float(sigmas[0]))[:-1], sigmas, rtol=1e-4, atol=0)
+    start = WALK(0) * sigmas[0].float()
+    scheduler.set_begin_index(1)
+    x = start / math.sqrt(1 + float(sigmas[0]) ** 2)
+    for t in scheduler.timesteps[1:-1]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    found = sample.last(sample.iplms(precondition.v(network), start, sigmas))
+    expected = x * math.sqrt(1 + float(sigmas[-1]) ** 2)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

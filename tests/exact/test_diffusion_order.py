@@ -35,7 +35,7 @@ def order(steps, errors):
 
 
 STEPS = (24, 48, 96, 192)
-DETERMINISTIC = [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)]
+DETERMINISTIC = [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2), ("iplms", 2)]
 
 
 @pytest.mark.parametrize(("name", "expected"), DETERMINISTIC)

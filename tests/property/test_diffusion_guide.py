@@ -158,3 +158,50 @@ def test_posterior_without_strength_or_without_error_changes_nothing():
     plain = gaussian(x, sigma)
     assert torch.equal(guide.posterior(gaussian, measure, measure(CLEAN), 0.0)(x, sigma), plain)
     assert torch.equal(guide.posterior(gaussian, measure, measure(plain), 0.5)(x, sigma), plain)
+
+
+@given(st.integers(1, 80), st.integers(1, 40), st.data())
+@settings(max_examples=100)
+def test_a_circle_is_exact_for_a_pointwise_denoiser(total, length, data):
+    overlap = data.draw(st.integers(0, length - 1))
+    x = noise.normal((2, 1, total), seed=0, item=total, step=length).double()
+    sigma = torch.tensor([0.3, 3.0], dtype=torch.float64)
+    assert torch.allclose(guide.circle(pointwise, length, overlap)(x, sigma), pointwise(x, sigma), atol=1e-14)
+
+
+def around(x, sigma):
+    """A denoiser that looks around itself and knows no more than its window."""
+    padded = torch.nn.functional.pad(x, (3, 3))
+    return (padded.unfold(-1, 7, 1) * torch.linspace(-1, 1, 7, dtype=x.dtype)).sum(-1) / (1 + spread(sigma, x))
+
+
+def test_no_place_of_a_circle_is_an_end():
+    """Turned by the distance of its windows, a loop's guess is turned; and across the seam it sees what is there."""
+    x = noise.normal((1, 1, 96), seed=0, item=0, step=0).double()
+    joint, sigma = guide.circle(around, 32, 16), torch.tensor([0.5], dtype=torch.float64)
+    for turn in (16, 48, 80):
+        assert torch.allclose(joint(x.roll(turn, -1), sigma), joint(x, sigma).roll(turn, -1), atol=1e-12)
+    whole = around(x.repeat(1, 1, 3), sigma)[..., 96:192]
+    assert float((joint(x, sigma) - whole).abs()[..., [0, -1]].max()) < 0.05 * float(whole.std())
+    straight = guide.windows(around, 32, 16)(x, sigma)
+    assert float((straight - whole).abs()[..., [0, -1]].max()) > 0.05 * float(whole.std())
+
+
+@pytest.mark.parametrize("total", [5, 17, 32])
+def test_a_loop_shorter_than_a_window_is_seen_repeated(total):
+    x, seen = noise.normal((1, 1, total), seed=0, item=0, step=0), []
+
+    def remember(window, sigma):
+        seen.append(window)
+        return window
+
+    assert torch.allclose(guide.circle(remember, 32, 8)(x, torch.ones(1)), x, atol=1e-6)
+    for window in seen:
+        assert window.shape[-1] == 32
+        assert torch.equal(window[..., :-total], window[..., total:])
+
+
+@pytest.mark.parametrize(("length", "overlap"), [(8, 8), (8, -1), (0, 0)])
+def test_impossible_circles_are_an_input_error(length, overlap):
+    with pytest.raises(InputError, match="Give 0 ≤ overlap < length"):
+        guide.circle(pointwise, length, overlap)

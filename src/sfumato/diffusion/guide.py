@@ -139,8 +139,7 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
         if total <= length:
             return denoise(x, sigma)
         starts = [*range(0, total - length, length - overlap), total - length]
-        place = (torch.arange(overlap, dtype=x.dtype, device=x.device) + 0.5) / max(overlap, 1)
-        fade = torch.sin(place * math.pi / 2).square()
+        fade = _fade(overlap, x)
         summed, weights = torch.zeros_like(x), x.new_zeros(total)
         for start in starts:
             weight = x.new_ones(length)
@@ -154,3 +153,39 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
         return summed / weights
 
     return joint
+
+
+def circle(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
+    """A loop as one state, whose end goes on at its start: each guess is made in windows around it and crossfaded.
+
+    Windows lie evenly around the circle, so no sample is an end and the seam is like every other place. A loop shorter
+    than a window is seen repeated in it.
+
+    Parameters
+    ----------
+    denoise, length, overlap
+        As for `windows`; neighbours share `overlap` samples or more.
+    """
+    if not 0 <= overlap < length:
+        raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
+
+    def joint(x: Tensor, sigma: Tensor, /) -> Tensor:
+        total = x.shape[-1]
+        count = -(-total // (length - overlap))
+        weight, fade = x.new_ones(length), _fade(overlap, x)
+        weight[:overlap] *= fade
+        weight[length - overlap :] *= fade.flip(0)
+        summed, weights = torch.zeros_like(x), x.new_zeros(total)
+        for k in range(count):
+            here = (torch.arange(length, device=x.device) + k * total // count) % total
+            summed.index_add_(-1, here, weight * denoise(x[..., here], sigma))
+            weights.index_add_(0, here, weight)
+        return summed / weights
+
+    return joint
+
+
+def _fade(n: int, like: Tensor) -> Tensor:
+    """From nearly 0 to nearly 1 in `n` steps of a raised cosine."""
+    place = (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) / max(n, 1)
+    return torch.sin(place * math.pi / 2).square()

@@ -128,7 +128,8 @@ class BatchNoise:
         """
         shift = float(uniform((), seed=self.seed, item=2**64 - 1, step=tag))
         inverse = [int(f"{item:052b}"[::-1], 2) / 2.0**52 for item in self._items()]
-        return ((torch.tensor(inverse, dtype=torch.float64) + shift) % 1.0).clamp(2.0**-52, 1 - 2.0**-52).to(self.device)
+        drawn = (torch.tensor(inverse, dtype=torch.float64) + shift) % 1.0
+        return drawn.clamp(2.0**-52, 1 - 2.0**-52).to(self.device)
 
     def _items(self) -> range:
         """Numbers of the items, counted from the start of the training."""

@@ -182,6 +182,30 @@ def test_both_arrangements_of_a_score_share_a_work(tmp_path: Path, monkeypatch: 
     assert len(manifest.read(out / "manifest.jsonl")) == 4
 
 
+def test_rendering_ends_by_comparing_the_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same sound for every score: a shared passage, once scores of two splits have it."""
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    score(corpus / "bach/a.xml")
+    noise = 0.1 * np.random.default_rng(0).standard_normal((2, 44100 * 21)).astype(np.float32)
+    monkeypatch.setattr(renders, "corpus_of", lambda: corpus)
+    monkeypatch.setattr(renders, "soundfonts", lambda _to: renders.SOUNDFONTS[:1])
+    monkeypatch.setattr(renders, "midi_of", lambda _score: midi(60))
+    monkeypatch.setattr(renders, "synthesise", lambda _midi, _font: noise * np.float32(1 + 0.01 * midi_count()))
+    counter = itertools.count()
+
+    def midi_count() -> int:
+        return next(counter)
+
+    assert len(list(renders.render("piano", tmp_path, out))) == 1
+    here = manifest.split_of("renders/bach/a")
+    other = next(name for name in "bcdefgh" if manifest.split_of(f"renders/bach/{name}") != here)
+    score(corpus / f"bach/{other}.xml")
+    with pytest.raises(InputError, match="shared passage"):
+        list(renders.render("piano", tmp_path, out))
+    with pytest.raises(InputError, match="no arrangement 'organ'"):
+        list(renders.render("organ", tmp_path, out))
+
+
 def test_one_file_of_every_piece(tmp_path: Path) -> None:
     for name in ("bach/b1.2.mxl", "bach/b1.2.krn", "bach/b1.3.mxl", "mozart/k1/m1.xml", "tunes/a.mxl", "bach/b.txt"):
         score(tmp_path / name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.command import Debug, Folder, usage
+from sfumato.cli.command import Debug, Folder
 from sfumato.screen import say, show, table_of
+
+if TYPE_CHECKING:
+    from sfumato.data.build import Built, Skipped
 
 
 def list_sources(debug: Debug = False) -> None:
@@ -43,14 +47,9 @@ def build(
     debug: Debug = False,
 ) -> None:
     """Fetch and decode sources, label them, and split them by piece."""
-    from sfumato.data.build import Built
     from sfumato.data.build import build as building
 
-    for event in building(names or [], to, out):
-        if isinstance(event, Built):
-            say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
-        else:
-            say(f"{event.source}/{event.path}: left out, {event.reason}")
+    _tell(building(names or [], to, out))
 
 
 def render(
@@ -63,17 +62,16 @@ def render(
     debug: Debug = False,
 ) -> None:
     """Render the scores that music21 brings with every soundfont: music whose notes are known."""
-    from sfumato.data import renders
-    from sfumato.data.build import Built
-    from sfumato.data.fetch import cache_folder
+    from sfumato.data.renders import render as rendering
 
-    kind = next((kind for kind in renders.ARRANGEMENTS if kind == arrangement), None)
-    if kind is None:
-        usage(f"There is no arrangement {arrangement!r}. Choose from: {', '.join(renders.ARRANGEMENTS)}.")
-    corpus = renders.corpus_of()
-    found = renders.scores_of(corpus)
-    target = out or (to or cache_folder()) / "built"
-    for event in renders.build_renders(found, corpus, target, renders.soundfonts(to), seed, kind):
+    _tell(rendering(arrangement, to, out, seed))
+
+
+def _tell(events: Iterable[Built | Skipped]) -> None:
+    """One line for every recording that was built or left out."""
+    from sfumato.data.build import Built
+
+    for event in events:
         if isinstance(event, Built):
             say(f"{event.row.source}/{event.row.recording}: {event.row.seconds:.0f} s, {event.row.split}")
         else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import soundfile
 
-from sfumato.data import manifest
+from sfumato.data import leaks, manifest
 from sfumato.data.build import SAMPLE_RATE, Built, Skipped, standardise, write_wav
 from sfumato.data.fetch import cache_folder, fetch_source
 from sfumato.data.manifest import Row
@@ -257,6 +257,35 @@ def synthesise(midi: "pretty_midi.PrettyMIDI", soundfont: Path) -> np.ndarray[An
         if done.returncode or not np.abs(rendered).max(initial=0.0) > 1e-3:
             raise InputError(f"fluidsynth made only silence with {soundfont.name}: {done.stderr.strip()[-200:]}.")
         return np.ascontiguousarray(rendered.T)
+
+
+def render(
+    arrangement: str, to: Path | None = None, out: Path | None = None, seed: int = 0
+) -> Iterator[Built | Skipped]:
+    """Render music21's scores with every soundfont, one event each, then show that the splits share nothing.
+
+    Parameters
+    ----------
+    arrangement
+        "ensemble": for the instruments of the score. "piano": all parts on one piano.
+    to
+        Folder for the soundfonts; the cache folder when absent.
+    out
+        Folder for the audio and `manifest.jsonl`; `built` below `to` when absent.
+    seed
+        Of timing and velocity.
+
+    Raises
+    ------
+    InputError
+        If there is no such arrangement, something is missing, or the splits share a piece or a passage.
+    """
+    kind = next((kind for kind in ARRANGEMENTS if kind == arrangement), None)
+    if kind is None:
+        raise InputError(f"There is no arrangement {arrangement!r}. Choose from: {', '.join(ARRANGEMENTS)}.")
+    corpus, target = corpus_of(), out or (to or cache_folder()) / "built"
+    yield from build_renders(scores_of(corpus), corpus, target, soundfonts(to), seed, kind)
+    leaks.require_none(manifest.read(target / "manifest.jsonl"), target)
 
 
 def build_renders(

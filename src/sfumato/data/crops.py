@@ -18,6 +18,8 @@ from sfumato.systems import rave
 
 QUIETEST_DB = -60.0
 ATTEMPTS = 8
+LEVELS_DB = (-30.0, -14.0)
+"""Levels at which a codec hears its training crops."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Crops:
         Length of a crop in samples.
     channels
         1 (the mean of a recording's channels) or 2 (a mono recording is doubled).
+    levels_db
+        Each crop is brought to a level (RMS) drawn evenly from this range, unless a peak would leave ±1; None for as
+        it is.
     """
 
     rows: Sequence[Row]
     root: Path
     n_samples: int
     channels: int = 2
+    levels_db: tuple[float, float] | None = None
     _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,9 +78,18 @@ class Crops:
         for attempt in range(ATTEMPTS):
             row, start = self.place(seed, step, item, attempt)
             audio = read(self.root / row.path, start, start + self.n_samples, self.channels)
-            if float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) > 10 ** (QUIETEST_DB / 20):
-                break
+            level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+            if level > 10 ** (QUIETEST_DB / 20):
+                return audio * np.float32(self._gain(level, float(np.abs(audio).max()), seed, step, item))
         return audio
+
+    def _gain(self, level: float, peak: float, seed: int, step: int, item: int) -> float:
+        """What brings a crop of this level and peak to the level that its number draws."""
+        if self.levels_db is None:
+            return 1.0
+        key, counter = np.array([seed, 1], np.uint64), np.array([0, 0, item, step], np.uint64)
+        wanted_db = np.random.Generator(np.random.Philox(key=key, counter=counter)).uniform(*self.levels_db)
+        return float(min(10 ** (wanted_db / 20) / level, 1.0 / peak))
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) · size / world of a step's `size` crops, as {"clean": (items, channels, samples)}."""
@@ -105,8 +120,8 @@ def examples(
     fitting = [row for row in rows if row.sample_rate == config.sample_rate]
     if not fitting:
         rates = ", ".join(str(rate) for rate in sorted({row.sample_rate for row in rows})) or "none"
-        raise InputError(f"No {split} recording at {config.sample_rate} Hz (rates found: {rates}). Build or resample some.")
-    return Crops(fitting, root, config.n_samples, config.network.channels)
+        raise InputError(f"No {split} recording at {config.sample_rate} Hz (rates found: {rates}). Resample some.")
+    return Crops(fitting, root, config.n_samples, config.network.channels, LEVELS_DB)
 
 
 def read(path: Path, start: int, stop: int, channels: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ Unitless; 0 is equal, lower is better; differentiable, so it is a loss, too. It 
 
 References
 ----------
-A. Caillon, P. Esling, "RAVE", arXiv 2111.05011, eq. 4: per scale, the spectral convergence plus a distance of logarithms.
+A. Caillon, P. Esling, "RAVE", arXiv 2111.05011, eq. 4: per scale, spectral convergence plus a distance of logarithms.
 
 Notes
 -----
@@ -24,35 +24,38 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 SCALES = (2048, 1024, 512, 256, 128)
-FLOOR = 1e-5
+FLOOR = 3e-6
 """Added to magnitudes before the logarithm; a full-scale sine has a magnitude of 0.5."""
 
 
 def multiscale_spectral(
-    reference: Float[Tensor, "*b t"], other: Float[Tensor, "*b t"], scales: Sequence[int] = SCALES
+    reference: Float[Tensor, "b c t"], other: Float[Tensor, "b c t"], scales: Sequence[int] = SCALES
 ) -> Tensor:
-    """Mean over `scales` of spectral convergence plus mean distance of log magnitudes, a scalar.
+    """Mean over sounds and `scales` of spectral convergence plus mean distance of log magnitudes, a scalar.
 
     Parameters
     ----------
     reference, other
-        Sounds of one shape, at most about ±1.
+        Sounds of one shape, at most about ±1; the channels (or bands) of a sound share its spectral convergence.
     scales
         Window lengths in samples; the hop is a quarter.
     """
-    x, y = (sound.float().reshape(-1, sound.shape[-1]) for sound in (reference, other))
+    x, y = reference.float(), other.float()
     total = x.new_zeros(())
     for n_fft in scales:
         a, b = _magnitudes(x, n_fft), _magnitudes(y, n_fft)
-        convergence = torch.linalg.vector_norm(a - b) / torch.linalg.vector_norm(a).clamp_min(1e-6)
-        logarithms = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean()
-        total = total + convergence + logarithms
+        size = torch.linalg.vector_norm(a, dim=1).clamp_min(FLOOR)
+        convergence = torch.linalg.vector_norm(a - b, dim=1) / size
+        logarithms = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean(dim=1)
+        total = total + (convergence + logarithms).mean()
     return total / len(scales)
 
 
 def _magnitudes(x: Tensor, n_fft: int) -> Tensor:
-    """Magnitudes of the spectrogram, over the window's sum."""
+    """Magnitudes of each sound's spectrogram, over the window's sum: (sounds, everything)."""
     window = torch.hann_window(n_fft, device=x.device)
-    spectrum = torch.stft(x, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
+    flat = x.reshape(-1, x.shape[-1])
+    spectrum = torch.stft(flat, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
     # The root of a square has no gradient at 0, which silence would meet.
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-16).sqrt() / window.sum()
+    return (power + 1e-16).sqrt().reshape(len(x), -1) / window.sum()

@@ -11,6 +11,7 @@ References
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,15 +86,16 @@ def _waveform(channels: int, c: int) -> nn.Sequential:
     """Long strided kernels over samples, in groups [1]_."""
     widths = [2 * c, 8 * c, 16 * c, 16 * c]
     layers: list[nn.Module] = [nn.Conv1d(channels, widths[0], 15, padding=7)]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers.append(nn.Conv1d(before, after, 41, stride=4, padding=20, groups=max(1, before // 4)))
-    return nn.Sequential(*layers, nn.Conv1d(widths[-1], widths[-1], 5, padding=2), nn.Conv1d(widths[-1], 1, 3, padding=1))
+    layers.append(nn.Conv1d(widths[-1], widths[-1], 5, padding=2))
+    return nn.Sequential(*layers, nn.Conv1d(widths[-1], 1, 3, padding=1))
 
 
 def _period(channels: int, c: int) -> nn.Sequential:
     """Kernels along one phase of a period [2]_."""
     widths = [channels, c, 4 * c, 8 * c, 8 * c]
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = pairwise(widths)
     layers = [nn.Conv2d(before, after, (5, 1), (3, 1), (2, 0)) for before, after in pairs]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
@@ -101,6 +103,6 @@ def _period(channels: int, c: int) -> nn.Sequential:
 def _spectrogram(channels: int, c: int) -> nn.Sequential:
     """Kernels over time and frequency; each layer halves the frequencies [3]_."""
     widths = [channels, c, 2 * c, 4 * c, 4 * c]
-    pairs = zip(widths, widths[1:], strict=False)
+    pairs = pairwise(widths)
     layers = [nn.Conv2d(before, after, (3, 9), (1, 2), (1, 4)) for before, after in pairs]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))

@@ -36,6 +36,8 @@ State = list[Tensor]
 """The past of each layer, (batch, channels, frames)."""
 
 SLOPE = 0.2
+QUIET = -3.0
+"""First bias of the loudness: about -26 dB, so that training needn't begin by turning everything down."""
 
 
 class Config(Settings):
@@ -68,7 +70,7 @@ class Config(Settings):
     @property
     def hop_length(self) -> int:
         """Samples of one latent frame."""
-        return self.bands * math.prod(self.ratios)
+        return int(self.bands * math.prod(self.ratios))
 
     @property
     def delay(self) -> int:
@@ -205,7 +207,11 @@ class Decoder(Chain):
         for level in reversed(range(len(config.ratios))):
             layers += [Up(config.width(level + 1), config.width(level), config.ratios[level])]
             layers += [Unit(config.width(level), config.kernel, d) for d in config.decoder_dilations[level]]
-        super().__init__([*layers, _Last(config.width(0), 2 * config.channels * config.bands, 7)])
+        last = _Last(config.width(0), 2 * config.channels * config.bands, 7)
+        assert last.conv.bias is not None
+        with torch.no_grad():
+            last.conv.bias[config.channels * config.bands :] = QUIET
+        super().__init__([*layers, last])
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The bands, and the state after them."""

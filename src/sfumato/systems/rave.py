@@ -2,8 +2,8 @@
 
 Audio becomes bands, bands a latent sequence at a few dozen frames a second, and back (`networks.vae`). Training has two
 phases [1]_: first both halves learn to keep the spectrogram at several scales, while the latent is pulled
-towards a Gaussian; then the encoder is frozen and the decoder also learns to pass for the real sound before discriminators
-(`networks.discriminator`), which gives it the phases that no spectral distance asks for. Afterwards the latent
+towards a Gaussian; then the encoder is frozen and the decoder also learns to pass for the real sound before
+discriminators (`networks.discriminator`), which gives it the phases that no spectral distance asks for. Then the latent
 space is analysed: its principal directions, strongest first, so that whoever encodes may keep as many as a
 fidelity needs.
 
@@ -62,7 +62,7 @@ class Config(Settings):
 
     sample_rate: int = Field(44100, gt=0, description="sample rate of the audio, Hz")
     network: vae.Config = Field(vae.Config(), description="encoder and decoder")
-    bottleneck: Bottleneck = Field("gaussian", description="what the latent is: gaussian, wasserstein, spherical, discrete")
+    bottleneck: Bottleneck = Field("gaussian", description="kind of the latent")
     n_codebooks: int = Field(8, ge=1, description="codebooks of the discrete bottleneck")
     codebook_size: int = Field(1024, ge=2, description="codes of each codebook")
     judges: discriminator.Config | None = Field(

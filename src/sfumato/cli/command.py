@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from sfumato.errors import ResourceError, SfumatoError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 Debug = Annotated[bool, typer.Option("--debug", help="show the trace of an error")]
 Folder = Annotated[Path | None, typer.Option(help="folder; default: the user's cache")]
@@ -36,6 +39,36 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: p.annotation for name, p in inspect.signature(wrapped).parameters.items()}
     return wrapped
+
+
+def with_flags(
+    function: Callable[..., None], fields: Mapping[str, FieldInfo], names: Mapping[str, str] | None = None
+) -> Callable[..., None]:
+    """`function(…, settings)` as a command with one flag per field; its `settings` gets them as a dictionary.
+
+    Parameters
+    ----------
+    function
+        Its parameters other than `settings` stay as they are.
+    fields
+        Fields of a settings class, or of several, by name: annotation, default and description.
+    names
+        Flags that are called otherwise than their field, such as ``{"kind": "--class"}``.
+    """
+    fixed = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "settings"]
+    flags = []
+    for name, field in fields.items():
+        option = typer.Option((names or {}).get(name, f"--{name.replace('_', '-')}"), help=field.description)
+        kind = Annotated[field.annotation, option]  # type: ignore[name-defined]
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind))
+
+    def command(**values: Any) -> None:
+        settings = {name: values.pop(name) for name in fields}
+        function(**values, settings=settings)
+
+    command.__signature__ = inspect.Signature(fixed + flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in fixed + flags}
+    return command
 
 
 def usage(text: str) -> NoReturn:

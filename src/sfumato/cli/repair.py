@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,31 +9,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sfumato.cli.command import Debug, usage
+from sfumato.cli.command import Debug, usage, with_flags
 from sfumato.errors import InputError
 from sfumato.screen import as_dict, progress_bar, say, show_outcome
 
 HELP = "Fill the gaps of a recording, found by itself or given, and leave every other sample as it is."
 
 
-def with_flags() -> Callable[..., None]:
+def flagged() -> Callable[..., None]:
     """The command with one flag per field of its settings."""
     from sfumato.tasks.repair import Settings
 
-    fixed = [p for p in inspect.signature(repair, eval_str=True).parameters.values() if p.name != "settings"]
-    flags = []
-    for name, field in Settings.model_fields.items():
-        option = typer.Option(f"--{name.replace('_', '-')}", help=field.description)
-        kind = Annotated[field.annotation, option]  # type: ignore[name-defined]
-        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind))
-
-    def command(**values: Any) -> None:
-        settings = {name: values.pop(name) for name in Settings.model_fields}
-        repair(**values, settings=settings)
-
-    command.__signature__ = inspect.Signature(fixed + flags)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in fixed + flags}
-    return command
+    return with_flags(repair, Settings.model_fields)
 
 
 def repair(

@@ -1,0 +1,125 @@
+"""Takes: several sounds made in one go, each written whole, and one record of how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato import __version__
+from sfumato.audio import write
+from sfumato.encode import choose
+from sfumato.errors import InputError, ModelError, ResourceError
+from sfumato.files import write_atomically
+from sfumato.model import Model, digest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Array = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a word."""
+
+FULL_SCALE = 0.999
+SUBTYPE = "PCM_24"
+
+
+@dataclass(frozen=True)
+class Take:
+    """One sound."""
+
+    audio: Array
+    """``(channels, samples)``, within full scale."""
+    sample_rate: int
+    item: int
+    """Number of its noise: with the seed it makes the same sound again, however many are made."""
+    gain: float
+    """What the model's own sound was multiplied by to stay within full scale; 1 mostly."""
+    how: dict[str, Any]
+    """What is particular to this take."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of a set of takes."""
+
+    files: tuple[Path, ...]
+    json: Path
+
+
+def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:
+    """A sound as a take: turned down as a whole if it goes beyond full scale.
+
+    Raises
+    ------
+    ModelError
+        It holds values that are not finite.
+    """
+    loudest = float(np.abs(audio).max(initial=0.0))
+    if not np.isfinite(loudest):
+        raise ModelError("The model's sound is not finite. Its weights don't fit its configuration.")
+    gain = 1.0 if loudest <= FULL_SCALE else FULL_SCALE / loudest
+    return Take(audio * gain, sample_rate, item, gain, how)
+
+
+def names(out: Path, count: int) -> tuple[Path, ...]:
+    """`out` itself for one take; for several OUT-1.wav, OUT-2.wav and on."""
+    if count == 1:
+        return (out,)
+    return tuple(out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, count + 1))
+
+
+def check(out: Path, count: int, sample_rate: int, channels: int, n_samples: int, source: Path | None = None) -> None:
+    """Refuse what could only fail after the work.
+
+    Raises
+    ------
+    InputError
+        A file to be written is the input or no ordinary file, or its suffix can't hold the sounds.
+    ResourceError
+        The folder is missing or can't be written to.
+    """
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ResourceError(f"The folder {out.parent} does not exist or can't be written to. Choose another.")
+    for path in (*names(out, count), record_of(out)):
+        if path.exists() and (not path.is_file() or (source is not None and path.samefile(source))):
+            raise InputError(f"{path} is the input itself or no ordinary file. Choose another name.")
+    choose(out.suffix, "", SUBTYPE, 24, sample_rate, channels, n_samples)
+
+
+def record_of(out: Path) -> Path:
+    """The record's file."""
+    return out.with_name(out.name + ".json")
+
+
+def write_all(
+    out: Path, takes: Iterable[Take], count: int, model: Model, settings: BaseModel, about: dict[str, Any]
+) -> Written:
+    """Write each take as soon as it is made, then the record of all.
+
+    Raises
+    ------
+    InputError, ResourceError
+        A file can't be written; those before it are whole.
+    """
+    files, rows = names(out, count), []
+    for path, one in zip(files, takes, strict=True):
+        write(path, one.audio, one.sample_rate, SUBTYPE)
+        length = one.audio.shape[1]
+        row = {"file": path.name, "item": one.item, "samples": length, "seconds": length / one.sample_rate}
+        rows.append(row | {"gain": one.gain} | one.how)
+    body = {
+        "sfumato": __version__,
+        "model": {"name": model.name, "system": model.system, "sha256": digest(model)},
+        "settings": settings.model_dump(mode="json"),
+        **about,
+        "takes": rows,
+    }
+    write_atomically(record_of(out), (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
+    return Written(files, record_of(out))

@@ -1,0 +1,192 @@
+"""Generating: exact lengths, loops without a seam, and a sound that depends on its seed and number alone."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile as sf
+import tiny_dance
+import torch
+
+from sfumato import cli
+from sfumato.diffusion import guide
+from sfumato.errors import InputError, ResourceError
+from sfumato.systems import dance_diffusion
+from sfumato.tasks import takes
+from sfumato.tasks.generate import Settings, denoiser, draws, generate, generate_files, levels
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_dance.folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def quick(**values):
+    return Settings(**({"steps": 4, "seed": 5} | values))
+
+
+def drawn(**values):
+    return list(draws(tiny_dance.model(), quick(**values), lambda *_: None))
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_2m_sde", "heun", "ancestral", "iplms"])
+def test_a_sound_is_the_same_however_many_are_made(sampler):
+    one, three = drawn(sampler=sampler), drawn(sampler=sampler, count=3)
+    assert np.array_equal(one[0].audio, three[0].audio)
+    assert not np.array_equal(three[0].audio, three[1].audio)
+    assert not np.array_equal(one[0].audio, drawn(sampler=sampler, seed=6)[0].audio)
+
+
+@pytest.mark.parametrize("seconds", [0.0005, 0.01, 0.064, 0.0641, 0.3])
+def test_every_length_is_met_to_the_sample(seconds):
+    assert drawn(seconds=seconds)[0].audio.shape == (1, round(8000 * seconds))
+
+
+@pytest.mark.parametrize(("bpm", "bars", "beats"), [(96, 2, 4), (97.3, 1, 3), (174, None, 4), (133.7, 3, 7)])
+def test_a_loop_has_its_beats_exact_length(bpm, bars, beats):
+    expected = round((bars or 1) * beats * 60 * 8000 / bpm)
+    assert drawn(loop=True, bpm=bpm, bars=bars, beats=beats, steps=1)[0].audio.shape == (1, expected)
+
+
+def test_a_short_sound_is_the_start_of_a_window_and_ends_in_silence():
+    whole, cut = drawn()[0].audio, drawn(seconds=0.03)[0].audio
+    n = cut.shape[1]
+    assert np.array_equal(cut[:, : n - 80], whole[:, : n - 80])
+    assert abs(cut[0, -1]) < 1e-9 < abs(whole[0, n - 1])
+
+
+def test_no_window_is_longer_than_the_model_s_however_long_the_sound():
+    model, seen = tiny_dance.model(), []
+    model.network.register_forward_hook(lambda module, given, out: seen.append(tuple(given[0].shape)))
+    list(draws(model, quick(seconds=1.0, steps=1), lambda *_: None))
+    assert set(seen) == {(1, 1, 512)}
+    assert len(seen) == -(-(8000 - 512) // 256) + 1
+
+
+def test_windows_of_a_long_sound_and_a_short_one_are_told_apart():
+    x, sigma = torch.randn(1, 1, 512, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3])
+    model = tiny_dance.model()
+    assert not torch.equal(denoiser(model, 0, True)(x, sigma), denoiser(model, 0, False)(x, sigma))
+
+
+def test_a_loop_turned_is_the_loop_of_turned_noise():
+    """With windows 256 samples apart around 1024: the seam is nowhere."""
+    model = tiny_dance.model()
+    denoise = denoiser(model, 0, False, loop=True)
+    x = torch.randn(1, 1, 1024, generator=torch.Generator().manual_seed(1))
+    sigma = torch.tensor([0.5])
+    torch.testing.assert_close(denoise(x.roll(256, -1), sigma), denoise(x, sigma).roll(256, -1), atol=1e-5, rtol=1e-4)
+    straight = guide.windows(denoiser(model, 0, False), 512, 256)(x, sigma)
+    assert (straight - denoise(x, sigma)).abs()[..., -64:].max() > 1e-3
+
+
+def test_kinds_and_guidance_change_the_sound():
+    plain, kick, snare = drawn()[0], drawn(kind="kick")[0], drawn(kind="snare")[0]
+    assert not np.array_equal(plain.audio, kick.audio)
+    assert not np.array_equal(kick.audio, snare.audio)
+    assert not np.array_equal(kick.audio, drawn(kind="kick", cfg_scale=2.0)[0].audio)
+
+
+@pytest.mark.parametrize("grid", ["karras", "crash", "cosine"])
+def test_grids_have_the_model_s_ends(grid):
+    sigmas = levels(grid, 10, tiny_dance.CONFIG, 20.0)
+    assert float(sigmas[0]) == pytest.approx(20.0, rel=1e-6)
+    assert float(sigmas[-2]) == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_a_sound_beyond_full_scale_is_turned_down_whole():
+    audio = np.array([[0.1, -2.0, 1.0]])
+    one = takes.take(audio, 8000, 3)
+    assert np.abs(one.audio).max() == pytest.approx(takes.FULL_SCALE)
+    np.testing.assert_allclose(one.audio, audio * one.gain)
+    assert takes.take(audio / 4, 8000, 3).gain == 1.0
+
+
+def test_files_and_their_record(tiny, tmp_path):
+    out = tmp_path / "kick.wav"
+    settings = quick(model=str(tiny), count=2, kind="kick", seconds=0.05)
+    written = generate_files(out, settings)
+    assert [path.name for path in written.files] == ["kick-1.wav", "kick-2.wav"]
+    record = json.loads(written.json.read_text())
+    assert written.json == tmp_path / "kick.wav.json"
+    assert [row["file"] for row in record["takes"]] == ["kick-1.wav", "kick-2.wav"]
+    assert record["takes"][1]["item"] == 1
+    assert record["model"]["name"] == "tiny"
+    again = next(iter(generate(Settings(**record["settings"]))))
+    audio, rate = sf.read(tmp_path / "kick-1.wav", dtype="float64")
+    assert rate == 8000
+    np.testing.assert_allclose(audio, again.audio[0], atol=2**-23)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kick-1.wav", "kick-2.wav", "kick.wav.json"]
+
+
+def test_one_sound_keeps_its_name(tiny, tmp_path):
+    assert generate_files(tmp_path / "a.flac", quick(model=str(tiny))).files == (tmp_path / "a.flac",)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loop": True}, "either bpm"),
+        ({"loop": True, "bpm": 90, "seconds": 2}, "either bpm"),
+        ({"bpm": 90}, "for a loop"),
+        ({"loop": True, "seconds": 2, "bars": 2}, "bars take a bpm"),
+        ({"seconds": 0}, "greater than 0"),
+        ({"count": 0}, "greater than or equal to 1"),
+        ({"sampler": "magic"}, "dpmpp_2m"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "banjo"}, "no kind 'banjo'. Possible are: kick, snare"),
+        ({"loop": True, "seconds": 0.01}, "at least 0.02 s"),
+        ({"seconds": 1e-5}, "0 samples"),
+        ({"loop": True, "bpm": 0.1, "bars": 1000}, "samples at 8000 Hz"),
+    ],
+)
+def test_what_the_model_can_not_do_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        drawn(**values)
+
+
+def test_a_kind_is_refused_where_there_are_none():
+    config = dance_diffusion.Config(**(tiny_dance.CONFIG.model_dump() | {"network": {"labels": ()}}))
+    with pytest.raises(InputError, match="Possible are: none"):
+        list(draws(tiny_dance.model(config), quick(kind="kick"), lambda *_: None))
+
+
+def test_other_models_generate_nothing():
+    with pytest.raises(InputError, match="conffusion and generates nothing"):
+        generate(Settings(model="conffusion"))
+    with pytest.raises(InputError, match="no model 'nope'"):
+        generate(Settings(model="nope"))
+
+
+def test_nothing_is_computed_for_a_file_that_can_not_be_written(tiny, tmp_path):
+    with pytest.raises(ResourceError, match="does not exist"):
+        generate_files(tmp_path / "no" / "a.wav", quick(model=str(tiny)))
+    (tmp_path / "a-2.wav").mkdir()
+    with pytest.raises(InputError, match="no ordinary file"):
+        generate_files(tmp_path / "a.wav", quick(model=str(tiny), count=2))
+    with pytest.raises(InputError):
+        generate_files(tmp_path / "a.xyz", quick(model=str(tiny)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a-2.wav"]
+
+
+def test_the_command(tiny, tmp_path, capsys):
+    words = ["generate", tmp_path / "l.wav", "--model", tiny, "--loop", "--bpm", "480", "--steps", "2"]
+    words += ["--class", "hat"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    assert not ended.value.code
+    assert str(tmp_path / "l.wav") in capsys.readouterr().out
+    assert sf.info(tmp_path / "l.wav").frames == round(4 * 60 * 8000 / 480)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in [*words, "--seconds", "1"]])
+    assert ended.value.code == 3
+    assert "either bpm" in capsys.readouterr().err

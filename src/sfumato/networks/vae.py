@@ -70,7 +70,8 @@ class Config(Settings):
     @property
     def hop_length(self) -> int:
         """Samples of one latent frame."""
-        return int(self.bands * math.prod(self.ratios))
+        hop: int = self.bands * math.prod(self.ratios)
+        return hop
 
     @property
     def delay(self) -> int:

@@ -22,7 +22,9 @@ from sfumato.errors import (
 if TYPE_CHECKING:
     from sfumato.model import load
     from sfumato.tasks.detect import detect
+    from sfumato.tasks.generate import generate
     from sfumato.tasks.repair import repair
+    from sfumato.tasks.transform import transform
 
 __version__ = version("sfumato")
 __all__ = [
@@ -33,11 +35,19 @@ __all__ = [
     "ResourceError",
     "SfumatoError",
     "detect",
+    "generate",
     "load",
     "repair",
+    "transform",
 ]
 
-_LAZY = {"detect": "sfumato.tasks.detect", "load": "sfumato.model", "repair": "sfumato.tasks.repair"}
+_LAZY = {
+    "detect": "sfumato.tasks.detect",
+    "generate": "sfumato.tasks.generate",
+    "load": "sfumato.model",
+    "repair": "sfumato.tasks.repair",
+    "transform": "sfumato.tasks.transform",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from sfumato.cli.command import Debug
 from sfumato.screen import progress_bar, say, show, table_of
 
 if TYPE_CHECKING:
+    from sfumato.pipeline.excerpts import Recordings
     from sfumato.pipeline.finetune import Lesson
     from sfumato.pipeline.seed_config import SeedConfig
 
@@ -114,6 +115,7 @@ def finetune(
     lesson = Lesson(wanted, tuple(gap_length or [train.gap_ms]), start_from)
     settings = settings_of(asked, start_from, _seed(asked, seed), assignments or [])
     folder = out or Path(asked.path.base_dir) / asked.name
+    _tell_missing([train], lesson.gaps_ms)
     fitted = teaching(train, validation, lesson, settings, folder, _recorded(lesson, part, assignments or []))
     say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
 
@@ -133,19 +135,22 @@ def test(
     debug: Debug = False,
 ) -> None:
     """Calibrate the bounds on one part and see on another whether they hold."""
-    from sfumato.model import load
+    from sfumato.model import find, load
     from sfumato.pipeline import assess
     from sfumato.pipeline.excerpts import locate
+    from sfumato.pipeline.finetune import taught_on
 
     asked = _read(config)
     name = bounds or asked.path.bounds_resume_state or "n_conffusion"
-    model, taught = load(name), assess.taught_on(Path(name))
+    model, taught = load(name), taught_on(find(name))
     parts = locate(asked, "calibration", data), locate(asked, "test", data)
     promise, trials = assess.Promise(level, delta), []
+    drawn = _seed(asked, seed)
     for gap_ms in gap_length or [parts[0].gap_ms]:
+        _tell_missing(parts, [gap_ms])
         with progress_bar() as progress:
-            known, unseen = (assess.measure(part, gap_ms, model, progress) for part in parts)
-        found, record = assess.assess(known, unseen, gap_ms, model, promise, _seed(asked, seed), taught)
+            known, unseen = (assess.measure(part, gap_ms, model, progress, drawn) for part in parts)
+        found, record = assess.assess(known, unseen, gap_ms, model, promise, drawn, taught)
         trials += found
         if to is not None:
             assess.write_record(record, gap_ms, to)
@@ -177,6 +182,18 @@ def _read(path: Path | None) -> SeedConfig:
     if idle := unused(config):
         sys.stderr.write(f"{path}: no meaning here (docs/conffusion.md): {', '.join(idle)}\n")
     return config
+
+
+def _tell_missing(parts: Sequence[Recordings], gaps_ms: Sequence[float]) -> None:
+    """Say on standard error how many recordings have no excerpt, where some have."""
+    for part in parts:
+        for gap_ms in gaps_ms:
+            made, wanted = len(part.made(gap_ms)), len(part.rows)
+            if 0 < made < wanted:
+                sys.stderr.write(
+                    f"{part.part}, {gap_ms:g} ms: {wanted - made} of {wanted} recordings have no excerpt in "
+                    f"{part.bounds} (too short, too quiet, or not extracted yet)\n"
+                )
 
 
 def _recorded(lesson: Lesson, part: str, changes: Sequence[str]) -> str:

@@ -99,9 +99,15 @@ def record_of(out: Path) -> Path:
 
 
 def write_all(
-    out: Path, takes: Iterable[Take], count: int, model: Model, settings: BaseModel, about: dict[str, Any]
+    out: Path,
+    takes: Iterable[Take],
+    count: int,
+    model: Model,
+    settings: BaseModel,
+    about: dict[str, Any],
+    save: Callable[[Path, Take], None] | None = None,
 ) -> Written:
-    """Write each take as soon as it is made, then the record of all.
+    """Write each take as soon as it is made, by `save` if that is given, then the record of all.
 
     Raises
     ------
@@ -110,7 +116,10 @@ def write_all(
     """
     files, rows = names(out, count), []
     for path, one in zip(files, takes, strict=True):
-        write(path, one.audio, one.sample_rate, SUBTYPE)
+        if save is not None:
+            save(path, one)
+        else:
+            write(path, one.audio, one.sample_rate, SUBTYPE)
         length = one.audio.shape[1]
         row = {"file": path.name, "item": one.item, "samples": length, "seconds": length / one.sample_rate}
         rows.append(row | {"gain": one.gain} | one.how)

@@ -1,0 +1,78 @@
+"""Transform: what a model makes of a given sound. Each system has its own ways, in a module with `Settings` and
+`transform(model, source, destination, settings, progress) -> Written`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Optional
+
+from pydantic.fields import FieldInfo
+
+from sfumato.config import parse
+from sfumato.errors import InputError
+from sfumato.model import load
+from sfumato.tasks.takes import Progress, Written
+
+NAME = "transform"
+
+SYSTEMS = {"dance_diffusion": "sfumato.tasks.vary"}
+"""Name of each system that transforms sounds -> the module that says how."""
+
+FLAGS = {"kind": "--class", "other": "--with"}
+"""Flags that are called otherwise than their setting."""
+
+
+def transform(
+    source: str | Path,
+    destination: str | Path,
+    model: str | Path = "dance",
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Written:
+    """Files of what `model` makes of the sound `source`, and the record of how it was made.
+
+    Parameters
+    ----------
+    source, destination
+        Different files. Several results are numbered: OUT-1.wav, OUT-2.wav and on.
+    model
+        Name or folder.
+    settings
+        Names and values of the settings of the model's system, such as ``{"strength": 0.3, "count": 4}``.
+    progress
+        Called with steps done, steps in all, and a word.
+
+    Raises
+    ------
+    InputError
+        The sound, the model or a setting can't be used.
+    ResourceError
+        The disk is full or the folder can't be written; what was written before is whole.
+    """
+    loaded = load(model)
+    if loaded.system not in SYSTEMS:
+        kind, known = f"{loaded.name} is of the system {loaded.system}", ", ".join(SYSTEMS)
+        raise InputError(f"{kind} and transforms nothing. Give a model of: {known}.")
+    module = _module(loaded.system)
+    checked = parse(settings or {}, module.Settings, f"transform with {loaded.name}")
+    written: Written = module.transform(loaded, Path(source), Path(destination), checked, progress)
+    return written
+
+
+def fields() -> dict[str, FieldInfo]:
+    """Settings of all systems by name, each None by default: which of them a model takes is known once it is loaded."""
+    every: dict[str, FieldInfo] = {}
+    for system in SYSTEMS:
+        for name, field in _module(system).Settings.model_fields.items():
+            standard = "" if field.default is None else f" [default: {field.default}]"
+            kind: Any = Optional[field.annotation]  # noqa: UP045 (a type at run time)
+            text = f"{field.description}{standard}"
+            every.setdefault(name, FieldInfo(annotation=kind, default=None, description=text))
+    return every
+
+
+def _module(system: str) -> ModuleType:
+    return importlib.import_module(SYSTEMS[system])

@@ -1,0 +1,229 @@
+"""Transforming sounds: what is kept is kept to the bit, and more strength changes more."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile as sf
+import tiny_dance
+import torch
+
+from sfumato import cli
+from sfumato.config import parse
+from sfumato.diffusion import sample
+from sfumato.errors import InputError
+from sfumato.tasks import vary
+from sfumato.tasks.generate import denoiser, levels
+from sfumato.tasks.transform import FLAGS, fields, transform
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_dance.folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def hit(n=400, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return 0.5 * np.exp(-np.arange(n) / 90) * rng.uniform(-1, 1, (channels, n))
+
+
+@pytest.fixture
+def sound(tmp_path):
+    path = tmp_path / "hit.wav"
+    sf.write(path, hit().T, RATE, subtype="PCM_16")
+    return path
+
+
+def read(path):
+    return sf.read(path, dtype="float64", always_2d=True)[0].T
+
+
+def test_more_strength_is_farther_away_and_little_is_near(tiny, sound, tmp_path):
+    distances = []
+    for strength in (0.05, 0.2, 0.4, 0.6, 0.8, 1.0):
+        written = transform(sound, tmp_path / "v.wav", tiny, {"strength": strength, "steps": 8, "seed": 3})
+        distances.append(float(np.abs(read(written.files[0]) - read(sound)).mean()))
+    assert distances == sorted(distances)
+    assert distances[0] < 0.1 * distances[-1]
+
+
+def test_a_variation_is_the_same_however_many_are_made(tiny, sound, tmp_path):
+    one = transform(sound, tmp_path / "one.wav", tiny, {"steps": 4})
+    many = transform(sound, tmp_path / "many.wav", tiny, {"steps": 4, "count": 3})
+    assert np.array_equal(read(one.files[0]), read(many.files[0]))
+    assert not np.array_equal(read(many.files[0]), read(many.files[1]))
+    assert read(one.files[0]).shape == read(sound).shape
+    record = json.loads(many.json.read_text())
+    assert record["takes"][2]["item"] == 2
+    assert record["takes"][0]["sigma"] == pytest.approx(vary.strength_sigma(0.3, tiny_dance.CONFIG))
+
+
+def test_strengths_are_the_fractions_of_the_sampler_s_own_grid():
+    sigmas = levels("karras", 11, tiny_dance.CONFIG, tiny_dance.CONFIG.sigma_max)
+    found = [vary.strength_sigma(k / 10, tiny_dance.CONFIG) for k in range(10, -1, -1)]
+    np.testing.assert_allclose(found, sigmas[:-1].tolist(), rtol=1e-6)
+
+
+def test_channels_rates_and_levels_are_dealt_with(tiny, tmp_path):
+    stereo = hit(1800, channels=2) * 1e-3
+    sf.write(tmp_path / "quiet.wav", stereo.T, 3 * RATE, subtype="FLOAT")
+    written = transform(tmp_path / "quiet.wav", tmp_path / "v.wav", tiny, {"strength": 0.05, "steps": 3})
+    made = read(written.files[0])
+    assert made.shape == (2, 600)
+    assert sf.info(written.files[0]).samplerate == RATE
+    assert 0.3 * np.abs(stereo).max() < np.abs(made).max() < 2 * np.abs(stereo).max()
+
+
+@pytest.mark.parametrize(("subtype", "rate"), [("PCM_16", RATE), ("FLOAT", 2 * RATE), ("PCM_24", 11025)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_outside_a_gap_every_sample_is_the_recording_s(tiny, tmp_path, subtype, rate, channels):
+    whole = hit(2000, channels) + 0.1 * np.sin(np.arange(2000) / 9)
+    path = tmp_path / "a.wav"
+    sf.write(path, whole.T, rate, subtype=subtype)
+    start, stop = 700, 905
+    gap = {"gap": f"{start / rate}:{stop / rate}", "steps": 3, "count": 2, "sampler": "dpmpp_2m_sde"}
+    written = transform(path, tmp_path / "b.wav", tiny, gap)
+    before = read(path)
+    for file in written.files:
+        after = read(file)
+        changed = (after != before).any(axis=0)
+        assert not changed[:start].any()
+        assert not changed[stop:].any()
+        assert changed[start:stop].mean() > 0.9
+        assert sf.info(file).subtype == subtype
+    assert not np.array_equal(read(written.files[0]), read(written.files[1]))
+    assert json.loads(written.json.read_text())["gap_samples"] == [start, stop]
+
+
+def test_a_fill_knows_what_is_around_and_nothing_of_what_was_there():
+    model, audio, quiet = tiny_dance.model(), hit(512), lambda *_: None
+    settings = vary.Settings(gap="0:1", steps=4)
+    other = audio.copy()
+    other[:, 200:300] = 0.3
+    first, same = (next(vary.fills(model, a, RATE, (200, 300), settings, quiet)) for a in (audio, other))
+    assert np.array_equal(first, same)
+    other[:, 320:] *= -1
+    assert not np.array_equal(first, next(vary.fills(model, other, RATE, (200, 300), settings, quiet)))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_an_extension_keeps_all_and_is_as_long_as_asked(tiny, tmp_path, subtype):
+    sf.write(tmp_path / "a.wav", hit(700, 2).T, RATE, subtype=subtype)
+    before = read(tmp_path / "a.wav")
+    written = transform(tmp_path / "a.wav", tmp_path / "b.wav", tiny, {"extend": 0.1, "steps": 3})
+    after = read(written.files[0])
+    assert after.shape == (2, 1500)
+    assert np.array_equal(after[:, :700], before)
+    assert np.abs(after[:, 700:]).max() > 1e-4
+
+
+def test_up_and_down_again_is_where_it_began():
+    """Heun's error goes with the square of the step: twice the steps, about a quarter of it."""
+    model = tiny_dance.model()
+    clip = vary.clip_of(hit(512), RATE, tiny_dance.CONFIG)
+    denoise = denoiser(model, 0, True)
+    errors = []
+    for steps in (20, 40, 80):
+        sigmas = levels("karras", steps, tiny_dance.CONFIG, 20.0)
+        with torch.no_grad():
+            up = sample.last(sample.heun(denoise, clip.x, sigmas[:-1].flip(0)))
+            down = sample.last(sample.heun(denoise, up, sigmas[:-1]))
+        errors.append(float((down - clip.x).norm() / clip.x.norm()))
+    assert errors[2] < 0.2 * errors[0]
+    assert errors[2] < 0.01
+
+
+def test_slerp_goes_along_the_arc_for_each_channel():
+    a, b = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]]), torch.tensor([[[0.0, 8.0], [0.0, 3.0]]])
+    half = vary.slerp(a, b, 0.5)
+    torch.testing.assert_close(half[0, 0], torch.tensor([1.0, 1.0]) * 4 / 2**0.5)
+    torch.testing.assert_close(half[0, 1], torch.tensor([0.0, 3.0**0.5]))
+    torch.testing.assert_close(vary.slerp(a, b, 0.0), a)
+    torch.testing.assert_close(vary.slerp(a, b, 1.0), b)
+    angles = [float(torch.atan2(p[0, 0, 1], p[0, 0, 0])) for p in (vary.slerp(a, b, w) for w in (0.25, 0.5, 0.75))]
+    np.testing.assert_allclose(angles, np.pi / 8 * np.arange(1, 4), rtol=1e-5)
+
+
+def test_sounds_between_two_go_from_one_to_the_other(tiny, sound, tmp_path):
+    other = tmp_path / "tone.wav"
+    sf.write(other, 0.4 * np.sin(np.arange(500) / 5), RATE)
+    written = transform(sound, tmp_path / "m.wav", tiny, {"other": str(other), "steps_between": 3, "steps": 12})
+    assert [path.name for path in written.files] == ["m-1.wav", "m-2.wav", "m-3.wav"]
+    made = np.stack([read(path)[0] for path in written.files])
+    assert made.shape == (3, 500)
+    start = np.pad(read(sound)[0], (0, 100))
+    to_start = [float(np.linalg.norm(row - start)) for row in made]
+    to_end = [float(np.linalg.norm(row - read(other)[0])) for row in made]
+    assert to_start == sorted(to_start)
+    assert to_end == sorted(to_end, reverse=True)
+    weights = [row["weight"] for row in json.loads(written.json.read_text())["takes"]]
+    assert weights == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strength": 0}, "strength = 0"),
+        ({"gap": "0.01:0.02", "extend": 1}, "gap and extend are different"),
+        ({"other": "b.wav", "count": 2}, "steps_between says how many"),
+        ({"fidelity": 0.9}, "unknown setting 'fidelity'"),
+        ({"gap": "1-2"}, "'1-2' is no gap"),
+        ({"gap": "nan:0.2"}, "'nan:0.2' is no gap"),
+        ({"gap": "0.02:0.02"}, "not inside the sound"),
+        ({"gap": "0.02:5"}, "not inside the sound"),
+        ({"gap": "0:0.05"}, "silent"),
+        ({"extend": 1e-5}, "less than a sample"),
+        ({"kind": "banjo"}, "no kind 'banjo'"),
+        ({"other": "nope.wav"}, "nope.wav"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_before_anything_is_written(tiny, sound, tmp_path, values, message):
+    with pytest.raises(InputError, match=message):
+        transform(sound, tmp_path / "out.wav", tiny, values)
+    assert [path.name for path in tmp_path.iterdir()] == ["hit.wav"]
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"), [(np.zeros(400), "silent"), (np.array([0.5]), "too short"), (np.array([np.nan] * 9), "NaN")]
+)
+def test_sounds_that_are_none_are_refused(tiny, tmp_path, audio, message):
+    sf.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match=message):
+        transform(tmp_path / "a.wav", tmp_path / "out.wav", tiny, {})
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_the_input_is_never_replaced(tiny, sound):
+    before = sound.read_bytes()
+    for values in ({}, {"gap": "0.01:0.02"}, {"extend": 0.1}):
+        with pytest.raises(InputError, match="the input itself"):
+            transform(sound, sound, tiny, values)
+    assert sound.read_bytes() == before
+
+
+def test_models_of_other_systems_transform_nothing(sound, tmp_path):
+    with pytest.raises(InputError, match="conffusion and transforms nothing"):
+        transform(sound, tmp_path / "out.wav", "conffusion")
+
+
+def test_every_setting_is_a_flag_and_what_is_not_given_is_the_model_s_own():
+    every = fields()
+    assert set(vary.Settings.model_fields) <= set(every)
+    assert all(field.default is None for field in every.values())
+    assert set(FLAGS) <= set(every)
+    assert parse({}, vary.Settings, "here") == vary.Settings()
+
+
+def test_the_command(tiny, sound, tmp_path, capsys):
+    words = ["transform", sound, tmp_path / "v.wav", "--model", tiny, "--strength", "0.2", "--count", "2"]
+    words += ["--steps", "2"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    assert not ended.value.code
+    assert "v-2.wav" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in [*words, "--gap", "7:8"]])
+    assert ended.value.code == 3
+    assert "not inside the sound" in capsys.readouterr().err

@@ -36,8 +36,9 @@ State = list[Tensor]
 """The past of each layer, (batch, channels, frames)."""
 
 SLOPE = 0.2
-QUIET = -3.0
-"""First bias of the loudness: about -26 dB, so that training needn't begin by turning everything down."""
+QUIET, STEEP = -1.5, 4.0
+"""First bias and slope of the loudness: it begins at -52 dB, so that training needn't begin by turning all bands down,
+and is as quick to leave it."""
 
 
 class Config(Settings):
@@ -80,7 +81,7 @@ class Config(Settings):
 
     def width(self, level: int) -> int:
         """Channels of a level, 0 being the finest."""
-        return min(self.capacity * 2**level, self.capacity_max)
+        return min(self.capacity << level, self.capacity_max)
 
 
 def fold(x: Float[Tensor, "b c t"], factor: int) -> Float[Tensor, "b k s"]:
@@ -101,6 +102,8 @@ class CausalConv(nn.Module):
     def __init__(self, before: int, after: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv1d(before, after, kernel, dilation=dilation)
+        nn.init.kaiming_normal_(self.conv.weight, a=SLOPE)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
         self.before, self.history = before, (kernel - 1) * dilation
 
     def init(self, batch: int) -> Tensor:
@@ -120,8 +123,10 @@ class Unit(nn.Module):
         super().__init__()
         self.dilated = CausalConv(width, width, kernel, dilation)
         self.point = nn.Conv1d(width, width, 1)
+        nn.init.kaiming_normal_(self.point.weight, a=SLOPE)
+        nn.init.zeros_(self.point.bias)  # type: ignore[arg-type]
         with torch.no_grad():
-            self.point.weight *= 0.3  # deep stacks of residuals must not grow at the start
+            self.point.weight *= 0.2  # deep stacks of residuals must not grow at the start
 
     def init(self, batch: int) -> Tensor:
         """An empty past."""
@@ -218,7 +223,7 @@ class Decoder(Chain):
         """The bands, and the state after them."""
         both, pasts = super().forward(x, state)
         wave, loudness = both.chunk(2, dim=1)
-        return torch.tanh(wave) * torch.sigmoid(loudness), pasts
+        return torch.tanh(wave) * torch.sigmoid(STEEP * loudness), pasts
 
 
 class _Last(CausalConv):

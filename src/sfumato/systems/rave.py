@@ -54,6 +54,9 @@ PAPER = {
 }
 TURNS = ("codec", "discriminator")
 
+CERTAIN = -4.0
+"""First bias of the posterior's spread, before softplus: latents begin nearly without noise, so that they are used."""
+
 Bottleneck = Literal["gaussian", "wasserstein", "spherical", "discrete"]
 
 
@@ -98,6 +101,9 @@ class Codec(nn.Module):
         self.bank = vae.FilterBank(network)
         self.encoder = vae.Encoder(network)
         self.decoder = vae.Decoder(network)
+        if spread:
+            with torch.no_grad():
+                self.encoder.layers[-1].conv.bias[network.latent :] = CERTAIN  # type: ignore[union-attr,operator]
         self.quantiser = _quantiser(config) if config.bottleneck == "discrete" else None
         self.register_buffer("latent_mean", torch.zeros(network.latent))
         self.register_buffer("latent_basis", torch.eye(network.latent))

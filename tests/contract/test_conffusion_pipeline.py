@@ -293,6 +293,13 @@ def recordings(maestro: Path, tmp_path: Path, model: Path, part: seed_config.Par
     return dataclasses.replace(found, rows=found.rows[:2])
 
 
+def with_gap_at(part: excerpts.Recordings, start_ms: float) -> excerpts.Recordings:
+    """The same part, its configuration's gap elsewhere."""
+    damage = part.arguments.mask_config
+    moved = damage.model_copy(update={"long": seed_config.LongGap(gap_length=GAP_MS, start_gap_idx=start_ms)})
+    return dataclasses.replace(part, arguments=part.arguments.model_copy(update={"mask_config": moved}))
+
+
 def test_extracting_goes_on_where_it_was_stopped(maestro: Path, inpainter: Path, tmp_path: Path) -> None:
     part = recordings(maestro, tmp_path, inpainter, "test")
     sampling = extract.Sampling(load(inpainter), draws=3, steps=2, seed=5)
@@ -305,7 +312,9 @@ def test_extracting_goes_on_where_it_was_stopped(maestro: Path, inpainter: Path,
         extract.extract(part, [GAP_MS], sampling, stop)
     (first,) = part.files([GAP_MS])
     before = first.read_bytes()
-    assert extract.extract(part, [GAP_MS], sampling) == {extract.MADE: 1, extract.THERE: 1, extract.SHORT: 0}
+    assert extract.extract(part, [GAP_MS], sampling) == {
+        extract.MADE: 1, extract.THERE: 1, extract.SHORT: 0, extract.QUIET: 0,
+    }  # fmt: skip
     assert first.read_bytes() == before
     kept = excerpts.kept(first)
     lower, middle, upper = kept.sampled_db[:, :, kept.flags[1]]
@@ -366,7 +375,7 @@ def test_what_a_promise_rests_on_is_not_taught(
     assert code == 3 and "extract -p calibration --gap-length 60" in err
 
 
-def clip(number: int, errors: np.ndarray, name: str = "") -> Measured:
+def clip(number: int, errors: np.ndarray, name: str = "", work: str = "") -> Measured:
     """A clip of unit widths whose errors are known."""
     zero = np.zeros((1, len(errors)))
     interval = family.Interval(zero - 1.0, zero, zero + 1.0)
@@ -374,8 +383,9 @@ def clip(number: int, errors: np.ndarray, name: str = "") -> Measured:
     raw = Raw("band_level_db", interval, np.ones(zero.shape, dtype=bool), where, {})
     content = f"{number:064x}"
     return Measured(
-        name or f"r{number}", content, RATE, 0.06, {assess.ONE_PASS: raw}, {"band_level_db": errors[None]}, {}, {}
-    )
+        name or f"r{number}", content, RATE, 0.06, {assess.ONE_PASS: raw}, {"band_level_db": errors[None]}, {}, {},
+        work=work,
+    )  # fmt: skip
 
 
 def test_counting_cells_promises_what_does_not_hold() -> None:
@@ -406,5 +416,133 @@ def test_the_same_recording_in_two_parts_is_refused() -> None:
         assess.assess(known, [clip(3, np.zeros(50), "copy")], 60.0, model, assess.Promise())
     with pytest.raises(CalibrationError, match="stand in two splits"):
         assess.assess(
-            known, [clip(99, np.zeros(50))], 60.0, model, assess.Promise(), taught={"x": f"{7:064x}"}
-        )
+            known, [clip(99, np.zeros(50))], 60.0, model, assess.Promise(),
+            taught={"x": {"sha256": f"{7:064x}", "work": ""}},
+        )  # fmt: skip
+
+
+def test_performances_of_one_work_are_one_clip(maestro: Path, inpainter: Path, tmp_path: Path) -> None:
+    part = recordings(maestro, tmp_path, inpainter, "test")
+    rows = [row.model_copy(update={"work": "maestro/the same"}) for row in part.rows]
+    part = dataclasses.replace(part, rows=tuple(rows))
+    extract.extract(part, [GAP_MS], extract.Sampling(load(inpainter), draws=0, steps=1, seed=0))
+    bounds = load("n_conffusion")
+    chosen = {assess.measure(part, GAP_MS, bounds, seed=seed)[0].recording for seed in range(4)}
+    assert len(chosen) == 2, "drawn by the seed"
+    (only,) = assess.measure(part, GAP_MS, bounds)
+    assert only.work == "maestro/the same"
+    model = Model("none", "none", seed_config.SeedConfig(), torch.nn.Identity(), Card())
+    twice = [clip(i, np.linspace(-1, 1, 50), work=f"w{i // 2}") for i in range(40)]
+    with pytest.raises(CalibrationError, match="A work gives two clips"):
+        assess.assess(twice, [clip(99, np.zeros(50))], 60.0, model, assess.Promise())
+
+
+def test_another_performance_of_a_work_in_two_parts_is_refused() -> None:
+    model = Model("none", "none", seed_config.SeedConfig(), torch.nn.Identity(), Card())
+    known = [clip(i, np.linspace(-1, 1, 50), work=f"w{i}") for i in range(40)]
+    with pytest.raises(CalibrationError, match="stand in two splits"):
+        assess.assess(known, [clip(99, np.zeros(50), work="w3")], 60.0, model, assess.Promise())
+    taught = {"x": {"sha256": "f" * 64, "work": "w99"}}
+    with pytest.raises(CalibrationError, match="stand in two splits"):
+        assess.assess(known, [clip(99, np.zeros(50), work="w99")], 60.0, model, assess.Promise(), taught=taught)
+
+
+def test_no_clip_to_test_on_is_an_error_that_says_so() -> None:
+    model = Model("none", "none", seed_config.SeedConfig(), torch.nn.Identity(), Card())
+    known = [clip(i, np.linspace(-1, 1, 50)) for i in range(40)]
+    with pytest.raises(CalibrationError, match="40 clips to calibrate on and 0 to test on"):
+        assess.assess(known, [], 60.0, model, assess.Promise())
+
+
+def test_what_a_model_learnt_from_is_known_wherever_it_is_named(
+    maestro: Path, inpainter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = write_config(tmp_path, maestro, inpainter), tmp_path / "bounds"
+    for part in ("validation", "calibration", "test"):
+        assert run(capsys, "extract", "-c", config, "-p", part, "--draws", 0)[0] == 0
+    teach = ["finetune", "-c", config, "--start-from", inpainter, "--out", out, *QUICK]
+    code, said, _ = run(capsys, *teach, "-p", "validation")
+    printed = Path(said.split("Model: ")[1].replace("\n", ""))
+    assert code == 0 and printed.is_dir()
+    learnt = finetune.taught_on(printed)
+    assert len(learnt) == COUNTS["validation"] and finetune.taught_on(out) == learnt
+    assert finetune.taught_on(tmp_path) == {}
+    moved = printed.rename(tmp_path / "moved")
+    assert finetune.taught_on(moved) == learnt
+    listed = manifest.read(maestro / "manifest.jsonl")
+    (maestro / "manifest.jsonl").unlink()
+    try:  # what was taught becomes calibration
+        for row in listed:
+            now = "calibration" if row.split == "validation" else row.split
+            manifest.append(maestro / "manifest.jsonl", row.model_copy(update={"split": now}))
+        assert run(capsys, "extract", "-c", config, "-p", "calibration", "--draws", 0)[0] == 0
+        asked = ["test", "-c", config, "--bounds", moved, "--level", 0.5, "--delta", 0.4]
+        code, _, err = run(capsys, *asked)
+        assert code != 0 and "stand in two splits" in err
+    finally:
+        split(maestro)
+    assert run(capsys, "extract", "-c", config, "-p", "train", "--draws", 0)[0] == 0
+    code, _, err = run(capsys, *teach)
+    assert code == 3 and "was taught on other recordings" in err
+
+
+def test_excerpts_that_are_not_what_was_asked_for_are_refused(
+    maestro: Path, inpainter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part, bounds = recordings(maestro, tmp_path, inpainter, "train"), load("n_conffusion")
+    sampling = extract.Sampling(load(inpainter), draws=2, steps=1, seed=0)
+    extract.extract(part, [GAP_MS], sampling)
+    lesson = finetune.Lesson("pinball", (GAP_MS,), str(inpainter))
+    moved = with_gap_at(part, 1510.0)
+    with pytest.raises(InputError, match="start_ms differ"):
+        assess.measure(moved, GAP_MS, bounds)
+    with pytest.raises(InputError, match="start_ms differ"):
+        finetune.finetune(moved, None, lesson, TrainSettings(steps=1), tmp_path / "out", "")
+    first, second = part.files([GAP_MS])
+    was = second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match="recording differ"):
+        assess.measure(part, GAP_MS, bounds)
+    second.unlink()
+    extract.extract(dataclasses.replace(part, rows=part.rows[1:]), [GAP_MS], dataclasses.replace(sampling, draws=3))
+    with pytest.raises(InputError, match="Make all of a part alike"):
+        assess.measure(part, GAP_MS, bounds)
+    with pytest.raises(InputError, match="Make all of a part alike"):
+        finetune.finetune(part, None, lesson, TrainSettings(steps=1), tmp_path / "out", "")
+    second.write_bytes(was)
+    assert len(assess.measure(part, GAP_MS, bounds)) == 2
+    one, other = (clip(i, np.linspace(-1, 1, 50)) for i in range(2))
+    other = dataclasses.replace(other, models={"fills": '{"draws": 3}'})
+    model = Model("none", "none", seed_config.SeedConfig(), torch.nn.Identity(), Card())
+    with pytest.raises(CalibrationError, match="Make them alike"):
+        assess.assess([one], [other], GAP_MS, model, assess.Promise())
+    code, _, err = run(
+        capsys, "finetune", "-c", tmp_path / "config.json", "--start-from", inpainter, "--out", tmp_path / "few", *QUICK
+    )
+    assert code == 0 and "train, 60 ms: 1 of 3 recordings have no excerpt" in err
+
+
+def test_data_len_says_what_a_worker_extracts_and_nothing_else(
+    maestro: Path, inpainter: Path, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path, maestro, inpainter)
+    path.write_text(path.read_text().replace('"data_len": -1', '"data_len": 4'))
+    config = seed_config.read(path)
+    every = excerpts.locate(config, "calibration")
+    assert len(every.rows) == COUNTS["calibration"]
+    shares = [excerpts.locate(config, "calibration", worker=worker).rows for worker in range(3)]
+    assert [len(share) for share in shares] == [4, 4, 2] and sum(shares, ()) == every.rows
+
+
+def test_a_quiet_excerpt_is_left_out_and_the_others_made(maestro: Path, inpainter: Path, tmp_path: Path) -> None:
+    part = recordings(maestro, tmp_path, inpainter, "test")
+    for row in part.rows:
+        (tmp_path / row.path).parent.mkdir(exist_ok=True)
+        audio, rate = soundfile.read(maestro / row.path)
+        if row is part.rows[0]:
+            audio[9 * RATE :] = 0.0
+        soundfile.write(tmp_path / row.path, audio, rate)
+    part = dataclasses.replace(part, root=tmp_path)
+    counts = extract.extract(part, [GAP_MS], extract.Sampling(load(inpainter), draws=2, steps=1, seed=0))
+    assert counts == {extract.MADE: 1, extract.THERE: 0, extract.SHORT: 0, extract.QUIET: 1}
+    assert part.files([GAP_MS]) == [part.file(part.rows[1], GAP_MS)]

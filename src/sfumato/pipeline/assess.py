@@ -1,12 +1,11 @@
 """`test`: calibrate bounds on one part, see on another whether they hold, and how wide they are.
 
-The unit is the clip: one excerpt of one recording. Beside it stands the project's own rule, which counts every cell of
-every clip as an independent observation, on the same bounds and the same clips.
+The unit is the clip: one excerpt of one recording of each work. Beside it stands the project's own rule, which counts
+every cell of every clip as an independent observation, on the same bounds and the same clips.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.config import dump_yaml
+from sfumato.data.manifest import Row
 from sfumato.errors import CalibrationError, InputError
 from sfumato.interval import family
 from sfumato.interval.bounds import hoeffding_bentkus_p
@@ -22,8 +22,7 @@ from sfumato.interval.coverage import Stratum, clopper_pearson, mean_loss_interv
 from sfumato.interval.groups import Axis
 from sfumato.interval.record import Calibration, disjoint, values_at
 from sfumato.model import Model, digest
-from sfumato.pipeline.excerpts import Recordings, cut, kept
-from sfumato.pipeline.finetune import RECORDINGS
+from sfumato.pipeline.excerpts import Recordings, cut, kept, made_alike, number
 from sfumato.tasks import looks
 from sfumato.tasks.calibration import Measured, calibrate_interval
 
@@ -69,17 +68,20 @@ class Trial:
 
 
 def measure(
-    recordings: Recordings, gap_ms: float, model: Model, progress: Progress = lambda *_: None
+    recordings: Recordings, gap_ms: float, model: Model, progress: Progress = lambda *_: None, seed: int = 0
 ) -> list[Measured]:
-    """The bounds of each excerpt, in one pass and as sampled if there are draws, and the truth.
+    """The bounds of one excerpt of each work, in one pass and as sampled if there are draws, and the truth.
+
+    Performances of one work resemble each other, so one of them is drawn by `seed`.
 
     Raises
     ------
     InputError
-        `extract` has made nothing of this part and gap length.
+        `extract` has made nothing of this part and gap length, or not all of it as the configuration says and alike.
     """
     clips = []
-    rows = [row for row in recordings.rows if recordings.file(row, gap_ms).exists()]
+    settings = made_alike(recordings, [gap_ms])
+    rows = one_of_each_work(recordings.made(gap_ms), seed)
     if not rows:
         raise InputError(
             f"{recordings.bounds} holds nothing of {recordings.part} with gaps of {gap_ms:g} ms. Make it with "
@@ -98,8 +100,19 @@ def measure(
         if raw.counts.any():
             truth: dict[str, Array] = {raw.domain: looks.truth(excerpt.clean, excerpt.gap, raw)}
             name = f"{row.source}/{row.recording}"
-            clips.append(Measured(name, row.sha256, row.sample_rate, gap_ms / 1000, seen, truth, {}, {}))
+            made = {"fills": settings}
+            clips.append(
+                Measured(name, row.sha256, row.sample_rate, gap_ms / 1000, seen, truth, {}, {}, made, row.work)
+            )
     return clips
+
+
+def one_of_each_work(rows: Sequence[Row], seed: int) -> list[Row]:
+    """One recording of each work, drawn by the seed, in the order of `rows`."""
+    drawn: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: number(row, seed)):
+        drawn.setdefault(row.work, row)
+    return [row for row in rows if drawn[row.work] is row]
 
 
 def assess(
@@ -109,7 +122,7 @@ def assess(
     model: Model,
     promise: Promise,
     seed: int = 0,
-    taught: Mapping[str, str] | None = None,
+    taught: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[list[Trial], Calibration]:
     """Each kind of bounds calibrated by clips and by cells, and tried; and the record of those of one pass.
 
@@ -118,14 +131,20 @@ def assess(
     calibration, test
         From `measure`.
     taught
-        Recordings that the bounds model has learnt from, name -> SHA-256.
+        Recordings that the bounds model has learnt from, as `finetune.taught_on` gives them.
 
     Raises
     ------
     CalibrationError
-        There are too few clips, or the same recording stands in two parts.
+        There are too few clips, the parts were made otherwise, or the same recording or work stands in two parts.
     """
-    disjoint(taught or {}, *({clip.recording: clip.sha256 for clip in clips} for clips in (calibration, test)))
+    both = calibration, test
+    for of in ("sha256", "work"):  # performances of one work are no copies, but no strangers either
+        learnt = {name: one[of] for name, one in (taught or {}).items() if one[of]}
+        parts = [{clip.recording: of_clip for clip in clips if (of_clip := getattr(clip, of))} for clips in both]
+        disjoint(learnt, *parts)
+    if len(made := {clip.models.get("fills", "") for clips in both for clip in clips}) > 1:
+        raise CalibrationError(f"The parts were made with {' and '.join(sorted(made))}. Make them alike.")
     trials, records = [], []
     for kind in (ONE_PASS, SAMPLED):
         own, held_out = ([clip for clip in clips if kind in clip.seen] for clips in (calibration, test))
@@ -151,6 +170,11 @@ def assess(
 
         for rule, interval_of in (("clips", by_clips), ("cells", as_counted)):
             trials.append(_trial(held_out, kind, rule, interval_of, gap_ms, len(own), promise.level))
+    if not records:
+        raise CalibrationError(
+            f"There are {len(calibration)} clips to calibrate on and {len(test)} to test on with gaps of {gap_ms:g} "
+            "ms; some of each are needed."
+        )
     return trials, records[0]
 
 
@@ -192,14 +216,14 @@ def _trial(
     level: float,
 ) -> Trial:
     shares, widths, cells = [], [], []
-    for number, clip in enumerate(clips):
+    for i, clip in enumerate(clips):
         raw, interval = clip.seen[kind], interval_of(clip)
         truth = clip.truth[raw.domain]
         inside = ((interval.lower <= truth) & (truth <= interval.upper))[raw.counts]
         width = (interval.upper - interval.lower)[raw.counts]
         shares.append(float(inside.mean()))
         widths.append(float(np.median(width)))
-        cells.append((width, inside, np.full(width.size, number)))
+        cells.append((width, inside, np.full(width.size, i)))
     low, high = mean_loss_interval(1.0 - np.asarray(shares))
     held = sum(share >= level for share in shares)
     width_of, inside_of, clip_of = (np.concatenate(part) for part in zip(*cells, strict=True))
@@ -208,17 +232,6 @@ def _trial(
         gap_ms, kind, rule, n_calibration, len(clips), float(np.mean(shares)), 1.0 - high, 1.0 - low,
         held, *clopper_pearson(held, len(clips)), float(np.median(widths)), tuple(strata),
     )  # fmt: skip
-
-
-def taught_on(bounds: Path) -> dict[str, str]:
-    """Recordings that a model fine-tuned by `finetune` has learnt from; none known for any other."""
-    path = bounds / RECORDINGS
-    if not path.is_file():
-        return {}
-    try:
-        return {str(name): str(content) for name, content in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} can't be read: {error}.") from None
 
 
 def write_record(record: Calibration, gap_ms: float, folder: Path) -> None:

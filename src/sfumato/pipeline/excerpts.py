@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,21 @@ class Recordings:
 
     def files(self, gaps_ms: Sequence[float]) -> list[Path]:
         """Those that `extract` has made."""
-        wanted = [self.file(row, gap_ms) for gap_ms in gaps_ms for row in self.rows]
-        return [path for path in wanted if path.exists()]
+        return [self.file(row, gap_ms) for gap_ms in gaps_ms for row in self.made(gap_ms)]
+
+    def made(self, gap_ms: float) -> list[Row]:
+        """Recordings that `extract` has made an excerpt of; the others are too short, too quiet, or not done yet."""
+        return [row for row in self.rows if self.file(row, gap_ms).exists()]
+
+    def place(self, row: Row, gap_ms: float) -> dict[str, str | float]:
+        """Which excerpt of which recording a file is of, as `Extracted.made_with` says it."""
+        arguments = self.arguments
+        return {
+            "recording": row.sha256,
+            "gap_ms": gap_ms,
+            "start_ms": arguments.mask_config.long.start_gap_idx,
+            "length_s": arguments.audio_len / arguments.sample_rate,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ class Extracted:
         return Filled(self.fill[None], self.source)
 
 
-def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int = 0) -> Recordings:
+def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int | None = None) -> Recordings:
     """A part's recordings: those in its `data_root`, or those that the list of `split` gives it.
 
     Parameters
@@ -105,7 +119,7 @@ def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int
     data
         MAESTRO's folder, whatever the configuration says.
     worker
-        Which `data_len` of the recordings, from 0.
+        Which `data_len` of the recordings, from 0; None: all of them, whatever `data_len`.
 
     Raises
     ------
@@ -124,7 +138,7 @@ def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int
         root = data or _listed(config)
         rows = manifest.select(manifest.read(root / LIST), part)
         bounds = root / "splits" / part / "sampled_bounds"
-    if arguments.data_len > 0:
+    if worker is not None and arguments.data_len > 0:
         rows = rows[worker * arguments.data_len :][: arguments.data_len]
     if not rows:
         raise InputError(f"There is no recording for {part} in {root}.")
@@ -179,6 +193,40 @@ def cut(recordings: Recordings, row: Row, gap_ms: float) -> Excerpt | None:
         return None
     audio = crops.read(recordings.root / row.path, first, first + n, 1).astype(np.float64)
     return Excerpt(Clip(audio, rate), (start, start + length))
+
+
+def made_alike(recordings: Recordings, gaps_ms: Sequence[float]) -> str:
+    """The settings (model, draws, steps, seed, as JSON) that all files of a part have; empty if there are none.
+
+    Raises
+    ------
+    InputError
+        A file is of another recording or place than the configuration says, or two were made otherwise.
+    """
+    settings: dict[str, Path] = {}
+    for gap_ms in gaps_ms:
+        for row in recordings.made(gap_ms):
+            path, place = recordings.file(row, gap_ms), recordings.place(row, gap_ms)
+            found = _made_with(path)
+            if wrong := [name for name, value in place.items() if found.pop(name, None) != value]:
+                raise InputError(
+                    f"{path} is not what the configuration asks for: {', '.join(wrong)} differ. Give the configuration "
+                    "it was made with, or make it again elsewhere."
+                )
+            settings.setdefault(json.dumps(found, sort_keys=True), path)
+    if len(settings) > 1:
+        (one, first), (other, second), *_ = settings.items()
+        raise InputError(f"{first} was made with {one}, {second} with {other}. Make all of a part alike.")
+    return next(iter(settings), "")
+
+
+def _made_with(path: Path) -> dict[str, object]:
+    """Everything a file depends on."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(json.loads(str(stored["made_with"])))
+    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        raise InputError(f"{path} is no file that `sfumato conffusion extract` wrote: {error}. Remove it.") from None
 
 
 def number(row: Row, seed: int, draw: int = 0) -> int:

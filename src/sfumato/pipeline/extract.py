@@ -29,7 +29,7 @@ from sfumato.tasks.windows import Filled, fill_group
 Array = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
-MADE, THERE, SHORT = "made", "there already", "left out, too short"
+MADE, THERE, SHORT, QUIET = "made", "there already", "left out, too short", "left out, too quiet around the gap"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def extract(
     InputError
         A file is there that was made otherwise, or a recording can't be read.
     """
-    counts = dict.fromkeys((MADE, THERE, SHORT), 0)
+    counts = dict.fromkeys((MADE, THERE, SHORT, QUIET), 0)
     jobs = [(row, gap_ms) for gap_ms in gaps_ms for row in recordings.rows]
     for done, (row, gap_ms) in enumerate(jobs):
         said = f"{row.recording}, {gap_ms:g} ms"
@@ -102,6 +102,8 @@ def _one(recordings: Recordings, row: Row, gap_ms: float, sampling: Sampling, te
     excerpt = cut(recordings, row, gap_ms)
     if excerpt is None:
         return SHORT
+    if looks.around(excerpt.damaged, excerpt.gap).std() < looks.QUIET:  # nothing is promised there
+        return QUIET
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.stem}.draws.npz")
     painted = sampling.draws > 0 and isinstance(sampling.model.config, cqtdiff.Config)
@@ -135,10 +137,7 @@ def _one(recordings: Recordings, row: Row, gap_ms: float, sampling: Sampling, te
 
 def _made_with(recordings: Recordings, row: Row, gap_ms: float, sampling: Sampling) -> str:
     """Everything a file depends on, as JSON."""
-    arguments = recordings.arguments
-    made: dict[str, str | int | float] = {"recording": row.sha256, "gap_ms": gap_ms, "draws": sampling.draws}
-    made |= {"start_ms": arguments.mask_config.long.start_gap_idx, "seed": sampling.seed}
-    made["length_s"] = arguments.audio_len / arguments.sample_rate
+    made = recordings.place(row, gap_ms) | {"draws": sampling.draws, "seed": sampling.seed}
     if sampling.draws:
         made |= {"model": digest(sampling.model), "steps": sampling.steps}
     return json.dumps(made, sort_keys=True)

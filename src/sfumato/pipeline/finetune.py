@@ -20,7 +20,7 @@ from sfumato.data.sampled_bounds import Taught
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
 from sfumato.model import Card, load
-from sfumato.pipeline.excerpts import Recordings, kept
+from sfumato.pipeline.excerpts import Recordings, kept, made_alike
 from sfumato.pipeline.seed_config import SeedConfig
 from sfumato.signal.gap_levels import SCALE_DB
 from sfumato.systems import conffusion, n_conffusion
@@ -34,7 +34,7 @@ TARGETS: dict[str, Target] = {
 """What a target may be called; the last two are the project's names."""
 
 RECORDINGS = "recordings.json"
-"""File beside the model: what it was taught on, name -> SHA-256."""
+"""File in the model's folder, and while it is trained beside it: what it was taught on, name -> SHA-256 and work."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def finetune(
     Raises
     ------
     InputError
-        The part is one that a promise rests on, it has no excerpts, or they have no sampled bounds.
+        The part is one that a promise rests on, it has no excerpts, they have no sampled bounds or were not made
+        alike, or `out` has learnt from other recordings.
     """
     if train.part in ("calibration", "test"):
         raise InputError(
@@ -95,6 +96,7 @@ def finetune(
         sigma=inpainter.config.sigma_max,
         target=lesson.target,
     )
+    made_alike(train, lesson.gaps_ms)
     taught = train.files(lesson.gaps_ms)
     if not taught:
         raise InputError(
@@ -103,10 +105,21 @@ def finetune(
         )
     apart = validation is not None and validation.part != train.part
     watched = validation.files(lesson.gaps_ms) if apart and validation else []
+    if watched and validation:
+        made_alike(validation, lesson.gaps_ms)
+    banks = _dataset(taught, lesson.target), _dataset(watched, lesson.target, augment=False) if watched else None
+    parts = (train, validation) if watched and validation else (train,)
+    names = {
+        f"{row.source}/{row.recording}": {"sha256": row.sha256, "work": row.work}
+        for part in parts
+        for gap_ms in lesson.gaps_ms
+        for row in part.made(gap_ms)
+    }
+    if (out / RECORDINGS).exists() and taught_on(out) != names:
+        raise InputError(f"{out} was taught on other recordings than these {len(names)}. Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
-    seen = (*train.rows, *(validation.rows if watched and validation else ()))
-    names = {f"{row.source}/{row.recording}": row.sha256 for row in seen}
-    write_atomically(out / RECORDINGS, json.dumps(names, indent=2).encode())
+    listed = json.dumps(names, indent=2).encode()
+    write_atomically(out / RECORDINGS, listed)
     lengths = ", ".join(f"{gap:g}" for gap in lesson.gaps_ms)
     card = Card(
         summary=f"Bounds on the band levels in gaps of {lengths} ms, in one pass; to be calibrated before they promise "
@@ -115,15 +128,33 @@ def finetune(
         command=command,
     )
     system: Any = n_conffusion
-    return fit(
-        system,
-        config,
-        settings,
-        _dataset(taught, lesson.target),
-        out,
-        validation=_dataset(watched, lesson.target, augment=False) if watched else None,
-        card=card,
-    )
+    fitted = fit(system, config, settings, banks[0], out, validation=banks[1], card=card)
+    write_atomically(fitted.model / RECORDINGS, listed)
+    return fitted
+
+
+def taught_on(folder: Path) -> dict[str, dict[str, str]]:
+    """Recordings that a model of `finetune` has learnt from, name -> SHA-256 and work; none are known of any other.
+
+    Parameters
+    ----------
+    folder
+        Of the model, as `model.find` gives it, or of its training.
+
+    Raises
+    ------
+    InputError
+        The list can't be read.
+    """
+    beside = folder.parent if folder.name == "model" else folder
+    path = next((place / RECORDINGS for place in (folder, beside) if (place / RECORDINGS).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): {key: str(of[key]) for key in ("sha256", "work")} for name, of in listed.items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} can't be read: {error}.") from None
 
 
 def _dataset(paths: Sequence[Path], target: Target, augment: bool = True) -> Bank | Taught:

@@ -40,6 +40,8 @@ class Measured:
     """What was expected of it."""
     models: Mapping[str, str] = field(default_factory=dict)
     """Hashes of the models it was measured with: "bounds" and "fills"."""
+    work: str = ""
+    """Piece that the recording is a performance of; empty where it isn't known."""
 
 
 def calibrate_interval(
@@ -196,10 +198,11 @@ def _joined(places: Sequence[NDArray[np.intp]], axes: Sequence[groups.Axis]) -> 
 
 
 def _check_single(clips: Sequence[Measured], axis: groups.Axis) -> None:
-    """Refuse two clips of one recording in one range of gap lengths: they aren't independent."""
-    seen = [(clip.sha256, int(groups.place(axis, clip.gap_s))) for clip in clips]
-    if len(set(seen)) < len(seen):
-        raise CalibrationError("A recording gives two clips to one range of gap lengths. Give one of each.")
+    """Refuse two clips of one recording, or one work, in one range of gap lengths: they aren't independent."""
+    for one, of in (("recording", "sha256"), ("work", "work")):
+        seen = [(name, int(groups.place(axis, clip.gap_s))) for clip in clips if (name := getattr(clip, of))]
+        if len(set(seen)) < len(seen):
+            raise CalibrationError(f"A {one} gives two clips to one range of gap lengths. Give one of each.")
 
 
 def _common(clips: Sequence[Measured], gaps: groups.Axis, found: Sequence[Group]) -> dict[str, Any]:

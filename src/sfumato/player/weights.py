@@ -1,0 +1,272 @@
+"""A codec's weights as matrices: one per convolution, read from a model's folder without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from sfumato.config import Settings, parse
+from sfumato.errors import InputError, ModelError
+from sfumato.folder import Header, check_weights
+from sfumato.signal import pqmf
+
+Array = NDArray[np.float32]
+Kind = Literal["plain", "last", "unit", "down", "up"]
+
+SYSTEM = "rave"
+STEEP = 4.0
+"""Slope of the loudness, as in `networks.vae`, which needs torch."""
+
+
+class Shape(Settings):
+    """What `networks.vae.Config` says of the network, every value of it as written in the folder."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    channels: int = Field(ge=1, le=2, description="channels of the audio")
+    bands: int = Field(ge=2, description="bands of the filter bank")
+    taps: int = Field(ge=5, description="length of the filter bank's prototype")
+    attenuation_db: float = Field(gt=21, description="stop band of the prototype")
+    capacity: int = Field(ge=4, description="channels of the finest level")
+    capacity_max: int = Field(ge=4, description="most channels of a level")
+    ratios: tuple[int, ...] = Field(min_length=1, description="steps between levels, finest first")
+    latent: int = Field(ge=1, description="numbers per latent frame")
+    encoder_dilations: tuple[tuple[int, ...], ...] = Field(description="dilations on the way in, finest level first")
+    decoder_dilations: tuple[tuple[int, ...], ...] = Field(description="dilations on the way back, finest first")
+    kernel: int = Field(ge=2, description="length of the residual units' convolutions")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of one latent frame."""
+        return self.bands * math.prod(self.ratios)
+
+    @property
+    def delay(self) -> int:
+        """Samples by which decoded audio comes after the input, beyond the frame that has to be complete."""
+        return self.taps - self.bands
+
+    def width(self, level: int) -> int:
+        """Channels of a level, 0 being the finest."""
+        wide: int = self.capacity * 2**level
+        return min(wide, self.capacity_max)
+
+
+class Recipe(Settings):
+    """What `systems.rave.Config` says of a finished codec."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sample_rate: int = Field(gt=0, description="sample rate of the audio, Hz")
+    network: Shape = Field(description="shape of the network")
+    bottleneck: Literal["gaussian", "wasserstein", "spherical", "discrete"] = Field(description="what the latent is")
+    n_codebooks: int = Field(ge=1, description="codebooks of a discrete bottleneck")
+    codebook_size: int = Field(ge=2, description="codes of each codebook")
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A causal convolution as a matrix: ``kernel * before`` rows, oldest tap first, and a last one for any bias."""
+
+    matrix: Array
+    before: int
+    kernel: int = 1
+    dilation: int = 1
+
+    @property
+    def after(self) -> int:
+        """Channels it gives."""
+        columns: int = self.matrix.shape[1]
+        return columns
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of `networks.vae`: what kind it is, its convolutions, and the step between levels."""
+
+    kind: Kind
+    conv: Conv
+    point: Conv | None = None
+    factor: int = 1
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """A residual vector quantiser: the way into its space, the codes of each book, the way back."""
+
+    into: Conv | None
+    books: Array
+    back: Conv | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that a player plays with."""
+
+    name: str
+    digest: str
+    recipe: Recipe
+    analysis: Conv
+    encoder: tuple[Layer, ...]
+    decoder: tuple[Layer, ...]
+    synthesis: Conv
+    codebooks: Codebooks | None
+    mean: Array
+    basis: Array
+    """(principal directions, latent), orthonormal rows, strongest first."""
+    scale: Array
+
+
+def read(folder: Path, header: Header) -> Weights:
+    """The weights of the codec in `folder`.
+
+    Raises
+    ------
+    ModelError
+        The folder is broken, or of another system; names the key.
+    """
+    if header.system != SYSTEM:
+        raise ModelError(f"{header.name} is of the system {header.system}. Give a codec, of the system {SYSTEM}.")
+    try:
+        recipe = parse(header.config, Recipe, f"{folder / 'model.yaml'}: config")
+    except InputError as error:
+        raise ModelError(str(error)) from None
+    shape, path = recipe.network, folder / "model.safetensors"
+    if not len(shape.ratios) == len(shape.encoder_dilations) == len(shape.decoder_dilations):
+        raise ModelError(f"{folder / 'model.yaml'}: ratios and dilations name different numbers of levels.")
+    check_weights(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} can't be read: {' '.join(str(error).split())}.") from None
+    shelf = _Shelf(path, tensors)
+    bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
+    outputs = shape.latent * (2 if recipe.bottleneck == "gaussian" else 1)
+    basis = shelf.take("codec.latent_basis", (shape.latent, shape.latent)).astype(np.float64)
+    left, _, right = np.linalg.svd(basis)  # stored as float16, it is orthonormal to three digits only
+    weights = Weights(
+        name=header.name,
+        digest=_digest(tensors, header),
+        recipe=recipe,
+        analysis=_conv(bank.analysis, None),
+        encoder=tuple(_encoder(shelf, shape, outputs)),
+        decoder=_with_tanh_only(tuple(_decoder(shelf, shape))),
+        synthesis=_conv(bank.synthesis / 2, None),
+        codebooks=_codebooks(shelf, recipe) if recipe.bottleneck == "discrete" else None,
+        mean=shelf.take("codec.latent_mean", (shape.latent,)),
+        basis=np.asarray(left @ right, np.float32),
+        scale=shelf.take("codec.latent_scale", (shape.latent,)),
+    )
+    shelf.all_taken()
+    return weights
+
+
+class _Shelf:
+    """Tensors that must all be there, of the right shape, finite, and used."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.path, self.tensors, self.taken = path, tensors, set[str]()
+
+    def take(self, key: str, shape: tuple[int, ...]) -> Array:
+        if key not in self.tensors:
+            raise ModelError(f"{self.path}: the weight {key} is missing.")
+        value = self.tensors[key]
+        if value.shape != shape:
+            raise ModelError(f"{self.path}: {key} has shape {value.shape}, expected {shape}.")
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise ModelError(f"{self.path}: {key} holds values that are no finite numbers.")
+        self.taken.add(key)
+        return value.astype(np.float32)
+
+    def conv(self, name: str, before: int, after: int, kernel: int, dilation: int = 1) -> Conv:
+        weight = self.take(f"{name}.weight", (after, before, kernel))
+        return _conv(weight, self.take(f"{name}.bias", (after,)), dilation)
+
+    def all_taken(self) -> None:
+        extra = sorted(key for key in self.tensors if key not in self.taken and ".quantiser." not in key)
+        if extra:
+            raise ModelError(f"{self.path}: the weight {extra[0]} is not part of this network.")
+
+
+def _conv(weight: NDArray[Any], bias: Array | None, dilation: int = 1) -> Conv:
+    """From (after, before, kernel) as torch has it."""
+    after, before, kernel = weight.shape
+    rows = [weight.transpose(2, 1, 0).reshape(-1, after), *([] if bias is None else [bias[None]])]
+    return Conv(np.ascontiguousarray(np.concatenate(rows), np.float32), before, kernel, dilation)
+
+
+def _unit(shelf: _Shelf, name: str, width: int, kernel: int, dilation: int) -> Layer:
+    dilated = shelf.conv(f"{name}.dilated.conv", width, width, kernel, dilation)
+    return Layer("unit", dilated, shelf.conv(f"{name}.point", width, width, 1))
+
+
+def _encoder(shelf: _Shelf, shape: Shape, outputs: int) -> Iterator[Layer]:
+    names = (f"codec.encoder.layers.{i}" for i in range(10_000))
+    yield Layer("plain", shelf.conv(f"{next(names)}.conv", shape.channels * shape.bands, shape.width(0), 7))
+    for level, (ratio, dilations) in enumerate(zip(shape.ratios, shape.encoder_dilations, strict=True)):
+        width = shape.width(level)
+        for dilation in dilations:
+            yield _unit(shelf, next(names), width, shape.kernel, dilation)
+        yield Layer(
+            "down", shelf.conv(f"{next(names)}.folded.conv", width * ratio, shape.width(level + 1), 2), factor=ratio
+        )
+    yield Layer("last", shelf.conv(f"{next(names)}.conv", shape.width(len(shape.ratios)), outputs, 3))
+
+
+def _decoder(shelf: _Shelf, shape: Shape) -> Iterator[Layer]:
+    names = (f"codec.decoder.layers.{i}" for i in range(10_000))
+    yield Layer("plain", shelf.conv(f"{next(names)}.conv", shape.latent, shape.width(len(shape.ratios)), 3))
+    for level in reversed(range(len(shape.ratios))):
+        ratio, width = shape.ratios[level], shape.width(level)
+        yield Layer(
+            "up", shelf.conv(f"{next(names)}.folded.conv", shape.width(level + 1), width * ratio, 2), factor=ratio
+        )
+        for dilation in shape.decoder_dilations[level]:
+            yield _unit(shelf, next(names), width, shape.kernel, dilation)
+    yield Layer("last", shelf.conv(f"{next(names)}.conv", shape.width(0), 2 * shape.channels * shape.bands, 7))
+
+
+def _with_tanh_only(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The decoder with 2 sigmoid(4 x) = 1 + tanh(2 x) in mind: loudness is doubled here, the sound halved later."""
+    last = layers[-1].conv
+    halves = np.repeat(np.array([1, 2], np.float32), last.after // 2)
+    conv = Conv(last.matrix * halves, last.before, last.kernel)
+    return (*layers[:-1], Layer("last", conv))
+
+
+def _codebooks(shelf: _Shelf, recipe: Recipe) -> Codebooks:
+    """The residual quantiser of vector-quantize-pytorch."""
+    latent, inner = recipe.network.latent, min(8, recipe.network.latent)
+    into = back = None
+    if inner != latent:
+        ends = []
+        for name, before, after in (("project_in", latent, inner), ("project_out", inner, latent)):
+            key = f"codec.quantiser.{name}"
+            weight = shelf.take(f"{key}.weight", (after, before))
+            ends.append(_conv(weight[:, :, None], shelf.take(f"{key}.bias", (after,))))
+        into, back = ends
+    keys = (f"codec.quantiser.layers.{i}._codebook.embed" for i in range(recipe.n_codebooks))
+    books = [shelf.take(key, (1, recipe.codebook_size, inner))[0] for key in keys]
+    return Codebooks(into, np.stack(books), back)
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]], header: Header) -> str:
+    """What `model.digest` gives for the model in the folder."""
+    total = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        total.update(name.encode())
+        plain = value.astype(np.float32) if value.dtype.kind == "f" else value
+        total.update(np.ascontiguousarray(plain).tobytes())
+    rest = {"config": header.config, "figures": header.card.figures}
+    total.update(json.dumps(rest, sort_keys=True).encode())
+    return total.hexdigest()

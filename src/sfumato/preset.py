@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
-from sfumato.data import crops, fill_traces, inpainting, manifest, oneshots, sampled_bounds, spectrograms
+from sfumato.data import codec, fill_traces, inpainting, manifest, oneshots, sampled_bounds, spectrograms
 from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row
 from sfumato.errors import InputError
@@ -31,7 +31,7 @@ EXAMPLES: dict[str, Builder] = {
     "dance_diffusion": oneshots.examples,
     "fill_detector": fill_traces.examples,
     "n_conffusion": sampled_bounds.examples,
-    "rave": crops.examples,
+    "rave": codec.examples,
     "uasrm": spectrograms.examples,
 }
 """Name of each system -> the function that makes its training examples."""

@@ -8,18 +8,13 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel
 from torch import Tensor
 
-from sfumato.data.examples import DataSettings, Progress
-from sfumato.data.manifest import Row, Split
+from sfumato.data.manifest import Row
 from sfumato.errors import InputError
-from sfumato.systems import rave
 
 QUIETEST_DB = -60.0
 ATTEMPTS = 8
-LEVELS_DB = (-30.0, -14.0)
-"""Levels at which a codec hears its training crops."""
 
 
 @dataclass(frozen=True)
@@ -98,30 +93,6 @@ class Crops:
         share = size // world
         crops = [self.crop(seed, step, item) for item in range(rank * share, (rank + 1) * share)]
         return {"clean": torch.from_numpy(np.stack(crops))}
-
-
-def examples(
-    rows: Sequence[Row],
-    root: Path,
-    folder: Path,
-    split: Split,
-    config: BaseModel,
-    settings: DataSettings,
-    progress: Progress,
-) -> Crops:
-    """Crops as RAVE is trained on, from recordings of its sample rate.
-
-    Raises
-    ------
-    InputError
-        If there are no such recordings.
-    """
-    assert isinstance(config, rave.Config)
-    fitting = [row for row in rows if row.sample_rate == config.sample_rate]
-    if not fitting:
-        rates = ", ".join(str(rate) for rate in sorted({row.sample_rate for row in rows})) or "none"
-        raise InputError(f"No {split} recording at {config.sample_rate} Hz (rates found: {rates}). Resample some.")
-    return Crops(fitting, root, config.n_samples, config.network.channels, LEVELS_DB)
 
 
 def read(path: Path, start: int, stop: int, channels: int) -> NDArray[np.float32]:

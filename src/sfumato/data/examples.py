@@ -26,6 +26,7 @@ class DataSettings(Settings):
     seed: int = Field(1, ge=0, description="seed of the examples")
     renders: bool = Field(False, description="also train on renders of scores, whose licences are their own")
     calibration: bool = Field(False, description="also train on the split calibration, where nothing is calibrated")
+    patterns: bool = Field(False, description="codecs only: lay short sounds out as patterns instead of cropping")
     processes: int = Field(2, ge=1, description="processes that make the examples")
     bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
 

@@ -1,0 +1,327 @@
+"""RAVE: how fast it plays, how well it keeps held-out sounds, and what a transfer of timbre keeps.
+
+    python benchmarks/rave.py speed --model rave-piano
+    python benchmarks/rave.py rebuild --data DIR --model rave-piano [--phase-one FOLDER] --out runs/rave
+    python benchmarks/rave.py transfer --data DIR --of OTHER --model rave-piano --out runs/rave
+    python benchmarks/rave.py table --out runs/rave
+
+`rebuild` takes one excerpt of ten seconds of each work of the test split, encodes and decodes it with the model (and
+with the same network as it was before its adversarial phase), with fewer principal directions, and with Opus;
+`transfer` sends recordings of another folder's test split through the model. Both write a JSON file that `table`
+prints. Nothing of the test split was used in training. `speed` prints its table at once: all on one thread, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+SECONDS = 10.0
+FIDELITIES = (0.99, 0.95, 0.9, 0.8)
+OPUS_KBPS = (6, 12, 24, 64)
+METRICS = {
+    "spectral": "multi-scale spectral distance",
+    "mel": "mel distance",
+    "si_sdr": "SI-SDR, dB",
+    "zimtohrli": "Zimtohrli",
+}
+
+
+def excerpts(data: Path, seconds: float, seed: int, limit: int) -> list[tuple[str, Array, int]]:
+    """(work, mono audio, sample rate): one excerpt of each test work, where there is sound."""
+    from sfumato.data import manifest
+    from sfumato.data.crops import Crops
+
+    rows = manifest.select(manifest.read(data / "manifest.jsonl"), "test")
+    works: dict[str, Any] = {}
+    for row in sorted(rows, key=lambda row: row.recording):
+        if row.seconds > seconds + 1:
+            works.setdefault(row.work, []).append(row)
+    found = []
+    for item, (work, versions) in enumerate(sorted(works.items())[:limit]):
+        row = versions[item % len(versions)]  # soundfonts by turns
+        crops = Crops([row], data, round(seconds * row.sample_rate), 1, (-22.0, -22.0))
+        found.append((work, crops.crop(seed, 0, item)[0], row.sample_rate))
+    return found
+
+
+def through(player: Any, audio: Array, keep: int | None = None) -> Array:
+    """Audio encoded and decoded as one block, aligned with the input; only `keep` principal directions."""
+    hop, delay = player.hop_length, player.latency(player.hop_length)
+    n = -(-(len(audio) + delay) // hop) * hop
+    padded = np.pad(audio, (0, n - len(audio)))[None, None].astype(np.float32)
+
+    def alter(latent: Array) -> Array:
+        space = player.weights
+        turned = (latent - space.mean[:, None]).transpose(0, 2, 1) @ space.basis.T
+        turned[..., keep:] = 0
+        kept: Array = (turned @ space.basis).transpose(0, 2, 1) + space.mean[:, None]
+        return kept
+
+    made, _ = player.step(padded, player.init(1, block=n), alter if keep is not None else None)
+    result: Array = made[0, 0, delay : delay + len(audio)]
+    return result
+
+
+def dimensions(player: Any, fidelity: float, power: int = 1) -> int:
+    """Fewest principal directions whose singular values (power 1) or variances (2) sum to `fidelity` of all."""
+    scale = np.asarray(player.weights.scale, np.float64) ** power
+    return int(np.searchsorted(np.cumsum(scale) / scale.sum(), fidelity) + 1)
+
+
+def opus(audio: Array, sample_rate: int, kbps: int) -> tuple[Array, float]:
+    """Audio through Opus at a constant rate, aligned; and the rate it really took, kbit/s."""
+    import av
+    import soxr
+
+    at48 = soxr.resample(audio, sample_rate, 48000).astype(np.float32)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=48000, options={"vbr": "off", "application": "audio"})
+        stream.layout, stream.bit_rate = "mono", kbps * 1000
+        frame = av.AudioFrame.from_ndarray(at48[None], format="flt", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    size = sum(len(packet) for packet in packets(buffer))
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        back = np.concatenate([frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)])
+    decoded = soxr.resample(back[: len(at48)], 48000, sample_rate).astype(np.float32)
+    decoded = np.pad(decoded, (0, max(0, len(audio) - len(decoded))))[: len(audio)]
+    return decoded, 8 * size / len(audio) * sample_rate / 1000
+
+
+def packets(buffer: io.BytesIO) -> list[bytes]:
+    """The packets of an Ogg file, without its container."""
+    import av
+
+    buffer.seek(0)
+    with av.open(buffer) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def score(truth: Array, made: Array, sample_rate: int) -> dict[str, float]:
+    """Every metric of one excerpt."""
+    import torch
+
+    from sfumato.metrics.mel_distance import mel_distance
+    from sfumato.metrics.multiscale_spectral import multiscale_spectral
+    from sfumato.metrics.si_sdr import si_sdr_db
+    from sfumato.metrics.zimtohrli import zimtohrli_distance
+
+    pair = [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (truth, made)]
+    whole = (0, len(truth))
+    return {
+        "spectral": float(multiscale_spectral(pair[0][None, None], pair[1][None, None])),
+        "mel": mel_distance(pair[0], pair[1], sample_rate),
+        "si_sdr": si_sdr_db(truth, made),
+        "zimtohrli": zimtohrli_distance(truth[None], made[None], whole, sample_rate),
+    }
+
+
+def rebuild(options: argparse.Namespace) -> None:
+    """Measure every way of coding on every test work."""
+    from sfumato import player
+
+    model = player.load(options.model)
+    first = player.load(options.phase_one) if options.phase_one else None
+    rows = []
+    for work, audio, rate in excerpts(options.data, SECONDS, options.seed, options.limit):
+        if rate != model.recipe.sample_rate:
+            raise SystemExit(f"{work} is at {rate} Hz, the model at {model.recipe.sample_rate} Hz.")
+        frames = rate / model.hop_length
+        ways: dict[str, tuple[Array, float | None]] = {"RAVE": (through(model, audio), None)}
+        if first is not None:
+            ways["RAVE before phase two"] = (through(first, audio), None)
+        for fidelity in FIDELITIES:
+            kept = dimensions(model, fidelity)
+            ways[f"RAVE, fidelity {fidelity:g}: {kept} numbers, {kept * frames:.0f} a second"] = (
+                through(model, audio, kept),
+                None,
+            )
+        for kbps in OPUS_KBPS:
+            ways[f"Opus, {kbps} kbit/s"] = opus(audio, rate, kbps)
+        for way, (made, kbps) in ways.items():
+            rows.append({"work": work, "way": way, "kbps": kbps, **score(audio, made, rate)})
+        print(work, flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "rebuild.json").write_text(json.dumps(rows, indent=1))
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Send other music through the model: how near it comes to the model's domain, what of pitch and loudness stays."""
+    import librosa
+
+    from sfumato import player
+    from sfumato.metrics.embedders import embedder
+    from sfumato.metrics.frechet import frechet_distance, gaussian
+
+    model, embed = player.load(options.model), embedder()
+    rate = model.recipe.sample_rate
+    domain = np.concatenate([embed(x, r) for _, x, r in excerpts(options.data, 30.0, options.seed, options.limit)])
+    rows, before, after = [], [], []
+    for work, audio, own_rate in excerpts(options.of, 30.0, options.seed, options.limit):
+        if own_rate != rate:
+            continue
+        made = through(model, audio)
+        chroma = [librosa.feature.chroma_stft(y=x, sr=rate, n_fft=4096, hop_length=2048) for x in (audio, made)]
+        shuffled = np.roll(chroma[0], chroma[0].shape[1] // 2, axis=1)
+        levels = [librosa.feature.rms(y=x, frame_length=4096, hop_length=2048)[0] for x in (audio, made)]
+        loudness = [20 * np.log10(level + 1e-4) for level in levels]
+        rows.append(
+            {
+                "work": work,
+                "chroma": cosine(chroma[0], chroma[1]),
+                "chroma of another place": cosine(shuffled, chroma[1]),
+                "loudness": float(np.corrcoef(*loudness)[0, 1]),
+            }
+        )
+        before.append(embed(audio, rate))
+        after.append(embed(made, rate))
+        print(work, flush=True)
+    n = min(len(domain), sum(map(len, before)))
+    target = gaussian(domain[:n])
+    distances = {
+        name: frechet_distance(*gaussian(np.concatenate(parts)[:n]), *target)
+        for name, parts in (("source", before), ("transferred", after))
+    }
+    half = len(domain) // 2
+    distances["domain against itself, halves"] = frechet_distance(*gaussian(domain[:half]), *gaussian(domain[half:]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "transfer.json").write_text(json.dumps({"rows": rows, "frechet": distances, "n": n}, indent=1))
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Mean cosine of the columns of two matrices."""
+    norms = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    return float(np.mean((a * b).sum(axis=0)[norms > 0] / norms[norms > 0]))
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Real-time factors of streaming encode + decode, one thread; the filter bank's quality and delay."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from sfumato import model as models
+    from sfumato import player
+    from sfumato.signal import pqmf
+
+    torch.set_num_threads(1)
+    own, network = player.load(options.model), models.load(options.model).network
+    codec = network.get_submodule("codec")
+    rate, hop = options.rate or own.recipe.sample_rate, own.hop_length
+    generator = np.random.default_rng(0)
+    print("| what | block, samples | real-time factor, median | slowest 1 % | ms per block, median | slowest |")
+    print("|---|---|---|---|---|---|")
+    for block in (hop, 4 * hop):
+        blocks = (0.1 * generator.standard_normal((1, own.channels, block))).astype(np.float32)
+
+        def play(state: Any, audio: Array = blocks) -> Any:
+            return own.step(audio, state)[1]
+
+        def torch_play(state: Any, block: Array = blocks) -> Any:
+            audio = torch.from_numpy(block)
+            with torch.inference_mode():
+                bands, a = codec.bank.analyse(audio, state[0])
+                raw, b = codec.encoder(bands, state[1])
+                made, c = codec.decoder(codec.posterior(raw)[0], state[2])
+                return a, b, c, codec.bank.synthesise(made, state[3])[1]
+
+        with threadpool_limits(1):
+            report("sfumato.player (NumPy)", play, own.init(1, block=block), block, rate, options.seconds)
+            begun = (codec.bank.init(1), codec.encoder.init(1), codec.decoder.init(1), codec.bank.init(1))
+            report("the same network in torch", torch_play, begun, block, rate, options.seconds)
+    shape = own.recipe.network
+    bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
+    print(f"\nFilter bank: {bank.delay} samples of delay, {1e3 * bank.delay / rate:.1f} ms; signal to error ", end="")
+    print(f"{quality_db(codec, rate):.1f} dB on white noise.")
+
+
+def report(name: str, play: Any, state: Any, block: int, rate: int, seconds: float) -> None:
+    """One row: time per block over `seconds` of wall time."""
+    times = []
+    end = time.perf_counter() + seconds
+    for _ in range(5):
+        state = play(state)
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        state = play(state)
+        times.append(time.perf_counter() - begun)
+    median, slow = float(np.median(times)), float(np.quantile(times, 0.99))
+    factors = f"{block / rate / median:.1f} | {block / rate / slow:.1f}"
+    print(f"| {name} | {block} | {factors} | {1e3 * median:.2f} | {1e3 * max(times):.2f} |")
+
+
+def quality_db(codec: Any, rate: int) -> float:
+    """Signal to error of the filter bank alone."""
+    import torch
+
+    audio = torch.randn(1, codec.config.network.channels, 64 * codec.config.network.hop_length, dtype=torch.float32)
+    bands, _ = codec.bank.analyse(audio, codec.bank.init(1))
+    back, _ = codec.bank.synthesise(bands, codec.bank.init(1))
+    delay = codec.config.network.delay
+    error = (back[..., delay:] - audio[..., :-delay])[..., 2000:]
+    return float(10 * torch.log10(audio[..., 2000:-delay].square().sum() / error.square().sum()))
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print what was measured."""
+    from sfumato.metrics.bootstrap import bootstrap
+
+    rows = json.loads((options.out / "rebuild.json").read_text())
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    n = len({row["work"] for row in rows})
+    print(f"n = {n} works, {SECONDS:g} s of each; mean [95 % bootstrap over works]\n")
+    print(f"| way | {' | '.join(METRICS.values())} |\n|{'---|' * (len(METRICS) + 1)}")
+    for way in ways:
+        own = [row for row in rows if row["way"] == way]
+        cells = []
+        for metric in METRICS:
+            got = bootstrap(np.array([row[metric] for row in own]), [row["work"] for row in own])
+            cells.append(f"{got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}]")
+        print(f"| {way} | {' | '.join(cells)} |")
+    path = options.out / "transfer.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        print(f"\nTransfer of timbre, n = {len(found['rows'])} recordings, {found['n']} embeddings each:\n")
+        print("| what | value |\n|---|---|")
+        for name, value in found["frechet"].items():
+            print(f"| Fréchet distance to the domain (musicnn): {name} | {value:.2f} |")
+        for key in ("chroma", "chroma of another place", "loudness"):
+            rows = found["rows"]
+            got = bootstrap(np.array([row[key] for row in rows]), [row["work"] for row in rows])
+            kind = "correlation" if key == "loudness" else "similarity"
+            print(f"| {key}, {kind} | {got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}] |")
+
+
+def main() -> None:
+    """Run a subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "rebuild", "transfer", "table"))
+    parser.add_argument("--data", type=Path, help="folder of a built manifest, of the model's domain")
+    parser.add_argument("--of", type=Path, help="folder of a built manifest of other music, for transfer")
+    parser.add_argument("--model", default="rave-piano")
+    parser.add_argument("--phase-one", help="the same training's model before its second phase")
+    parser.add_argument("--out", type=Path, default=Path("runs/rave"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=40, help="most works")
+    parser.add_argument("--rate", type=int, help="pretend this sample rate, for speed")
+    parser.add_argument("--seconds", type=float, default=5.0, help="wall time per row of speed")
+    options = parser.parse_args()
+    {"speed": speed, "rebuild": rebuild, "transfer": transfer, "table": table}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()

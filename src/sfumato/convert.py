@@ -7,6 +7,7 @@ A pickle is a program. This process only ever sees the safetensors that the read
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from sfumato.model import SYSTEMS, Model, fill_network, read_tensors, save
 
 _CHILD = Path(__file__).with_name("convert_child.py")
 _ZIP = b"PK\x03\x04"
+_MAX_JSON_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def convert(
     Parameters
     ----------
     path
-        A file that torch.save wrote, in its archive form (torch 1.6 or newer).
+        A file that torch.save wrote, in its archive form (torch 1.6 or newer), or safetensors. For systems that are
+        published for diffusers (`dance_diffusion`) also a folder as its pipelines write them.
     out
         A folder that doesn't exist yet.
     system
@@ -82,9 +85,14 @@ def convert(
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
             tensors_path, folder = Path(scratch) / "weights.safetensors", Path(scratch) / "model"
-            said = _read(path, tensors_path, module.PARTS, limits or Limits())
-            tensors, _ = read_tensors(tensors_path)
-            values, weights = module.adopt(tensors)
+            weights_path, told = _described(path, module)
+            if weights_path.suffix == ".safetensors":
+                tensors = {name: value.float() for name, value in read_tensors(weights_path)[0].items()}
+                said: dict[str, Any] = {"part": "", "weights": sum(value.numel() for value in tensors.values())}
+            else:
+                said = _read(weights_path, tensors_path, module.PARTS, limits or Limits())
+                tensors, _ = read_tensors(tensors_path)
+            values, weights = module.adopt(tensors, told) if told is not None else module.adopt(tensors)
             config = parse(_complete(override(values, assignments)), module.Config, "the configuration")
             network = module.build(config)
             fill_network(network, weights, path)
@@ -97,6 +105,27 @@ def convert(
     except OSError as error:
         raise ResourceError(f"{out} can't be written: {error.strerror}.") from None
     return Converted(model, said["part"], said["weights"])
+
+
+def _described(path: Path, module: ModuleType) -> tuple[Path, dict[str, Any] | None]:
+    """The file of weights that `path` is or, as a pipeline's folder, holds, and what ``config.json`` says in there."""
+    if not path.is_dir():
+        return path, None
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    found = [folder / f"diffusion_pytorch_model.{suffix}" for suffix in ("safetensors", "bin")]
+    weights = next((file for file in found if file.is_file()), None)
+    if weights is None or "told" not in inspect.signature(module.adopt).parameters:
+        raise ModelError(f"{path} holds no diffusion_pytorch_model.safetensors of the system {module.NAME}.")
+    try:
+        with (folder / "config.json").open("rb") as file:
+            told = json.loads(file.read(_MAX_JSON_BYTES))
+    except OSError as error:
+        raise ModelError(f"{folder / 'config.json'} can't be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise ModelError(f"{folder / 'config.json'} is no JSON object of up to {_MAX_JSON_BYTES} bytes.")
+    return weights, told
 
 
 def _system(name: str) -> ModuleType:

@@ -26,7 +26,7 @@ References
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -34,9 +34,13 @@ from torch import Tensor, nn
 
 from sfumato.config import Settings
 from sfumato.diffusion import guide, noise, precondition, sample, schedule
-from sfumato.networks import unet1d
+from sfumato.errors import ModelError
+from sfumato.model import Card
+from sfumato.networks import dance_unet, unet1d
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaxtyping import Float, Int
 
     from sfumato.diffusion.noise import BatchNoise
@@ -56,6 +60,12 @@ KINDS = (
 )  # fmt: skip
 """Kinds of one-shots, in the order of their labels; label 0 is none given."""
 
+PARTS = ("state_dict",)
+"""Entries of a published checkpoint that may hold the weights."""
+
+_NETWORKS = ("diffusion_ema.", "diffusion.")
+"""Beginnings of the network's names in a training's checkpoint, best first: the average of the weights, the weights."""
+
 START, ANYWHERE = 0, 1
 """The second label: the sound starts at the window's start, or the window is a stretch of something longer."""
 
@@ -63,7 +73,7 @@ START, ANYWHERE = 0, 1
 class Config(Settings):
     """The network, what it makes, and its noise levels."""
 
-    network: unet1d.Config = Field(
+    network: unet1d.Config | dance_unet.Config = Field(
         unet1d.Config(patch=32, widths=(128, 192, 256), labels=(len(KINDS) + 1, 2), relative=True),
         description="the U-Net over samples",
     )
@@ -89,6 +99,8 @@ class Config(Settings):
 
 def build(config: Config) -> nn.Module:
     """The network with its initial weights."""
+    if isinstance(config.network, dance_unet.Config):
+        return dance_unet.DanceUNet(config.network)
     return unet1d.UNet1d(config.network)
 
 
@@ -169,3 +181,46 @@ def demo(network: nn.Module, config: Config, settings: Settings, folder: Path, s
     drawn = sample.last(sample.dpmpp_2m(denoiser(network, config, kinds), x, sigmas)).cpu()
     loudest = max(1.0, float(drawn.abs().max()))
     write(folder / f"{step:08d}.wav", (drawn.transpose(0, 1).flatten(1) / loudest).double().numpy(), config.sample_rate)
+
+
+def adopt(
+    tensors: Mapping[str, Tensor], told: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `Config` holds, as far as a published checkpoint tells, and its weights under the names used here.
+
+    Parameters
+    ----------
+    tensors
+        Of a training's checkpoint, or of a network in diffusers' layout.
+    told
+        The ``config.json`` beside the latter, which knows the sample rate and the length of a window. Otherwise they
+        are None.
+
+    Raises
+    ------
+    ModelError
+        These are not weights of Dance Diffusion.
+    """
+    for beginning in _NETWORKS:
+        own = {name.removeprefix(beginning): value for name, value in tensors.items() if name.startswith(beginning)}
+        if own:
+            tensors = own
+            break
+    network, weights = dance_unet.adopt(tensors)
+    rate, n_samples = ((told or {}).get(name) for name in ("sample_rate", "sample_size"))
+    if not all(value is None or (type(value) is int and value > 0) for value in (rate, n_samples)):
+        raise ModelError(f"config.json says sample_rate {rate} and sample_size {n_samples}: expected whole numbers.")
+    published = {"kinds": (), "sigma_data": 1.0, "levels": "crash", "sigma_max": 150.0, "sigma_min": 2.5e-4}
+    return {"network": network, "sample_rate": rate, "n_samples": n_samples, **published}, weights
+
+
+def card(config: Config) -> Card:
+    """What can be said of a converted checkpoint."""
+    length_s = config.n_samples / config.sample_rate
+    return Card(
+        summary=f"Dance Diffusion: draws sounds in windows of {length_s:.2f} s.",
+        licence="as its makers say",
+        data=("as its makers say",),
+        sample_rate=config.sample_rate,
+        limits="It knows no kinds of sounds. At the published size one evaluation of a window takes seconds on a CPU.",
+    )

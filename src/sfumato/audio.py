@@ -1,6 +1,6 @@
 """Reading and writing recordings of any length in bounded memory.
 
-Every input is decoded by a supervised child process (:mod:`sfumato.decode`) into an unnamed temporary file of
+Every input is decoded by a supervised child process (:mod:`sfumato.decoding`) into an unnamed temporary file of
 raw samples, in a type that holds the file's samples exactly. From there it is read by window, and copied into new
 files block by block. POSIX systems only.
 """
@@ -22,8 +22,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from sfumato.decode import Limits, decode, open_regular, shown
-from sfumato.encode import BLOCK_FRAMES, INTEGER_BITS, Target, choose, encode, quantise
+from sfumato.decoding import Limits, decode, open_regular, shown
+from sfumato.encoding import BLOCK_FRAMES, INTEGER_BITS, Target, choose, encode, quantise
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import replacing
 
@@ -196,7 +196,7 @@ def write_edited(recording: Recording, destination: os.PathLike[str] | str | byt
     """Write a copy of a recording with some samples replaced; either the whole new file appears, or nothing does.
 
     Sample rate, channels and tags stay. Container and subtype stay where the destination's suffix allows: see
-    :func:`sfumato.encode.choose`. In formats without loss, every sample outside the edits is the recording's
+    :func:`sfumato.encoding.choose`. In formats without loss, every sample outside the edits is the recording's
     own, bit for bit. Edits are rounded without dither and, but for floating-point formats, held within full
     scale.
 
@@ -245,7 +245,7 @@ def write(
         In Hz.
     subtype
         Such as PCM_16, PCM_24 or FLOAT. Where the container hasn't got it, it is replaced as
-        :func:`sfumato.encode.choose` says.
+        :func:`sfumato.encoding.choose` says.
 
     Raises
     ------

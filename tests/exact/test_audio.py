@@ -11,9 +11,9 @@ import pytest
 import scipy.io.wavfile
 import soundfile
 
-from sfumato import audio, decode
+from sfumato import audio, decoding
 from sfumato.audio import open_recording, write
-from sfumato.decode import Limits
+from sfumato.decoding import Limits
 from sfumato.errors import InputError, MissingExtraError, ResourceError
 
 SOUNDFILE_FORMATS = [
@@ -164,7 +164,7 @@ def test_a_decoder_that_misbehaves_is_ended_and_reported(tmp_path, monkeypatch, 
         f"open({str(note)!r}, 'w').write(str(os.getpid()))\n{body}"
     )
     write(tmp_path / "a.wav", tone(1, 10), 8_000)
-    monkeypatch.setattr(decode, "_CHILD", child)
+    monkeypatch.setattr(decoding, "_CHILD", child)
     # The interpreter must start within the time, so only the case that waits for it is short.
     with pytest.raises(InputError, match=text):
         open_recording(tmp_path / "a.wav", Limits(silence_s=0.5 if "sleep" in body else 20.0))
@@ -206,7 +206,7 @@ def test_the_decoder_is_light_and_limited(tmp_path):
         f"report = os.open({str(tmp_path / 'report')!r}, os.O_RDWR | os.O_CREAT)\n"
         "order = dict(source=source, raw=raw, report=report, memory_bytes=2**31, channel_seconds=60, max_bytes=2**20)\n"
         "sys.argv = ['child', json.dumps(order)]\n"
-        f"runpy.run_path({str(decode._CHILD)!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(decoding._CHILD)!r}, run_name='__main__')\n"
         "print(order['memory_bytes'] == resource.getrlimit(resource.RLIMIT_AS)[1])\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'sfumato', 'scipy'}))\n"
     )

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from sfumato.audio import open_recording, write
-from sfumato.decode import Limits
+from sfumato.decoding import Limits
 from sfumato.errors import InputError, SfumatoError
 
 SUFFIXES = [".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".caf", ".m4a"]

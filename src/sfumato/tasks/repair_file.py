@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.audio import Recording, open_recording, write, write_edited
-from sfumato.encode import choose
+from sfumato.encoding import choose
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.tasks import repair_report
@@ -198,13 +198,13 @@ def _row(gap: Repaired, rate: int, file: Path | None) -> dict[str, Any]:
     if gap.quality is not None:
         row["quality"] = dataclasses.asdict(gap.quality)
     if gap.refused:
-        row["refused"] = gap.refused
+        row["refused"] = dict(gap.refused)
     return row
 
 
 def _region_rows(group: Repaired, rate: int) -> list[dict[str, Any]]:
     """One row per region; those that were filled together share their time and their leak."""
-    refused = {"refused": group.refused} if group.refused else {}
+    refused = {"refused": dict(group.refused)} if group.refused else {}
     return [
         {
             "start": box.start / rate,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sfumato import __version__
 from sfumato.audio import write
-from sfumato.encode import choose
+from sfumato.encoding import choose
 from sfumato.errors import InputError, ModelError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.model import Model, digest

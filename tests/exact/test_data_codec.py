@@ -57,6 +57,11 @@ def test_patterns_hold_the_sounds_and_nothing_else(data):
     assert peaks.min() > codec.PEAK_DB[0] - 0.01 and peaks.max() < codec.PEAK_DB[1] + 0.01
 
 
+def test_a_sound_may_have_begun_before_its_window():
+    rings = codec.Patterns([np.ones((1, 900), np.float32)], 1000, 1000)
+    assert np.mean([rings.item(0, i)[0, 0] != 0 for i in range(20)]) > 0.8
+
+
 def test_patterns_depend_on_seed_and_item_alone(data):
     patterns = build(data, patterns=True)
     whole = patterns.batch(3, 5, 4, 0, 1)["clean"]

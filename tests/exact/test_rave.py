@@ -142,7 +142,8 @@ def test_the_analysis_finds_the_principal_directions():
     basis = codec.latent_basis.double().numpy()
     np.testing.assert_allclose(basis @ basis.T, np.eye(8), atol=1e-5)
     turned = basis @ covariance @ basis.T
-    np.testing.assert_allclose(turned, np.diag(codec.latent_scale.double().numpy() ** 2), atol=1e-5 * turned.max() + 1e-9)
+    variances = np.diag(codec.latent_scale.double().numpy() ** 2)
+    np.testing.assert_allclose(turned, variances, atol=1e-5 * turned.max() + 1e-9)
     assert (np.diff(codec.latent_scale.numpy()) <= 0).all()
 
 

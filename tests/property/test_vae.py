@@ -1,4 +1,4 @@
-"""The causal network: pieces of any length give what the whole gives; its layers are strided convolutions in disguise."""
+"""The causal network: pieces give what the whole gives; its layers are strided convolutions in disguise."""
 
 import pytest
 import torch
@@ -9,7 +9,12 @@ from torch.nn import functional
 from sfumato.networks import vae
 
 SMALL = vae.Config(
-    capacity=4, capacity_max=8, ratios=(4, 2), latent=3, encoder_dilations=((1, 3), ()), decoder_dilations=((1,), (1, 3))
+    capacity=4,
+    capacity_max=8,
+    ratios=(4, 2),
+    latent=3,
+    encoder_dilations=((1, 3), ()),
+    decoder_dilations=((1,), (1, 3)),
 )
 
 
@@ -41,7 +46,7 @@ def test_pieces_give_what_the_whole_gives(pieces, channels):
 
 
 def test_no_output_sees_the_future():
-    config, bank, encoder, decoder = networks()
+    config, bank, encoder, _ = networks()
     audio = torch.zeros(1, 1, 4 * config.hop_length)
     changed = audio.clone()
     changed[..., 2 * config.hop_length :] = 1.0

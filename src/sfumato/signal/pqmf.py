@@ -32,7 +32,7 @@ class Bank:
     Attributes
     ----------
     analysis
-        (bands, samples of a frame, frames of memory): convolved with folded frames, oldest frame first, gives the bands.
+        (bands, samples of a frame, frames of memory): convolved with folded frames, oldest first, gives the bands.
     synthesis
         (samples of a frame, bands, frames of memory): convolved with the bands, gives folded frames.
     delay

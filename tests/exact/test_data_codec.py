@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import soundfile as sf
+import soxr
 
 from sfumato import preset
 from sfumato.data import codec, loaders, manifest
@@ -69,11 +70,21 @@ def test_patterns_depend_on_seed_and_item_alone(data):
     assert not np.array_equal(patterns.batch(4, 5, 4, 0, 1)["clean"], whole)
 
 
-def test_another_rate_and_silence_are_refused(data, tmp_path):
+def test_a_recording_of_another_rate_is_resampled_in_its_place(tmp_path):
+    generator = np.random.default_rng(1)
+    t = np.arange(3 * 48000) / 48000
+    sweep = np.sin(2 * np.pi * (200 * t + 500 * t**2)) * (0.2 + 0.1 * np.sin(40 * t + generator.random()))
+    sf.write(tmp_path / "sweep.wav", sweep, 48000, subtype="FLOAT")
+    rows = list(loaders.folder(tmp_path, "mine", licence="CC0-1.0"))
+    crops = Crops(rows, tmp_path, 9000, 1, sample_rate=44100)
+    whole = soxr.resample(sweep, 48000, 44100)
+    for item in range(5):
+        _, start = crops.place(0, 0, item)
+        np.testing.assert_allclose(crops.crop(0, 0, item)[0], whole[start : start + 9000], atol=2e-3)
+
+
+def test_silence_is_refused(data, tmp_path):
     root, rows = data
-    other = [row.model_copy(update={"sample_rate": 48000}) for row in rows]
-    with pytest.raises(InputError, match="rates found: 48000"):
-        build((root, other))
     sf.write(tmp_path / "a" / "a.wav", np.zeros((44100, 1)), 44100)
     silent = [row for row in rows if manifest.Row.model_validate(row).recording.endswith("a")]
     with pytest.raises(InputError, match="holds a sound"):

@@ -84,18 +84,11 @@ def examples(
     Raises
     ------
     InputError
-        There are no recordings at the model's sample rate, or no sound that could be laid out.
+        No recording is as long as a crop, or no sound could be laid out.
     """
     assert isinstance(config, Config)
     if not settings.patterns:
-        fitting = [row for row in rows if row.sample_rate == config.sample_rate]
-        if not fitting:
-            rates = ", ".join(str(rate) for rate in sorted({row.sample_rate for row in rows})) or "none"
-            raise InputError(
-                f"No {split} recording at {config.sample_rate} Hz (rates found: {rates}). Resample some, or set "
-                "config.sample_rate."
-            )
-        return Crops(fitting, root, config.n_samples, config.network.channels, LEVELS_DB)
+        return Crops(rows, root, config.n_samples, config.network.channels, LEVELS_DB, config.sample_rate)
     sounds = []
     for number, row in enumerate(rows):
         progress(number, len(rows), "reading sounds")

@@ -1,11 +1,13 @@
 """Training crops: which stretch of which recording is a pure function of (seed, step, item)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,6 +17,8 @@ from sfumato.errors import InputError
 
 QUIETEST_DB = -60.0
 ATTEMPTS = 8
+MARGIN = 256
+"""Samples read beyond either end of a crop that is resampled."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Crops:
     Attributes
     ----------
     rows
-        Recordings to draw from; all of one sample rate, at least one long enough.
+        Recordings to draw from; all of one sample rate unless one is given, at least one long enough.
     root
         The manifest's folder.
     n_samples
@@ -34,6 +38,8 @@ class Crops:
     levels_db
         Each crop is brought to a level (RMS) drawn evenly from this range, unless a peak would leave ±1; None for as
         it is.
+    sample_rate
+        Rate of the crops, Hz; recordings of other rates are resampled as they are read. None for the recordings' own.
     """
 
     rows: Sequence[Row]
@@ -41,6 +47,7 @@ class Crops:
     n_samples: int
     channels: int = 2
     levels_db: tuple[float, float] | None = None
+    sample_rate: int | None = None
     _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,9 +56,10 @@ class Crops:
                 f"Crops of {self.n_samples} samples, {self.channels} channels can't be cut. Give 1 or 2 channels."
             )
         rates = sorted({row.sample_rate for row in self.rows})
-        if len(rates) > 1:
+        if len(rates) > 1 and self.sample_rate is None:
             raise InputError(f"The recordings have different sample rates ({rates} Hz). Build them at one rate.")
-        starts = [max(0, round(row.seconds * row.sample_rate) - self.n_samples + 1) for row in self.rows]
+        lengths = [int(row.seconds * (self.sample_rate or row.sample_rate) + 0.5) for row in self.rows]
+        starts = [max(0, length - self.n_samples + 1) for length in lengths]
         ends = np.cumsum(starts, dtype=np.int64)
         if not len(ends) or not ends[-1]:
             raise InputError(f"None of {len(self.rows)} recordings is {self.n_samples} samples long. Give longer ones.")
@@ -72,11 +80,26 @@ class Crops:
         audio = np.zeros((self.channels, self.n_samples), np.float32)
         for attempt in range(ATTEMPTS):
             row, start = self.place(seed, step, item, attempt)
-            audio = read(self.root / row.path, start, start + self.n_samples, self.channels)
+            audio = self._read(row, start)
             level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
             if level > 10 ** (QUIETEST_DB / 20):
                 return audio * np.float32(self._gain(level, float(np.abs(audio).max()), seed, step, item))
         return audio
+
+    def _read(self, row: Row, start: int) -> NDArray[np.float32]:
+        """The crop from sample `start` at the crops' own rate on."""
+        stop = start + self.n_samples
+        if self.sample_rate in (None, row.sample_rate):
+            return read(self.root / row.path, start, stop, self.channels)
+        ratio = row.sample_rate / self.sample_rate
+        length = int(row.seconds * row.sample_rate + 0.5)
+        grid = row.sample_rate // math.gcd(row.sample_rate, self.sample_rate)  # here both rates have a sample
+        first = max(0, (int(start * ratio) - MARGIN) // grid * grid)
+        audio = read(self.root / row.path, first, min(length, int(stop * ratio) + MARGIN), self.channels)
+        made = soxr.resample(audio.T, row.sample_rate, self.sample_rate).T.astype(np.float32)
+        begin = round(start - first / ratio)
+        crop = made[:, begin : begin + self.n_samples]
+        return np.pad(crop, ((0, 0), (0, self.n_samples - crop.shape[1])))
 
     def _gain(self, level: float, peak: float, seed: int, step: int, item: int) -> float:
         """What brings a crop of this level and peak to the level that its number draws."""

@@ -16,7 +16,8 @@ from sfumato.screen import progress_bar, say
 def train(
     preset: Annotated[str, typer.Argument(help="name of a shipped preset, or a YAML file", show_default=False)],
     data: Annotated[
-        Path | None, typer.Option(help="folder that `sfumato data build` wrote; default: in the cache")
+        Path | None,
+        typer.Option(help="folder that `sfumato data build` wrote, or any folder of sounds; default: in the cache"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the training; default: runs/PRESET")] = None,
     minutes: Annotated[float | None, typer.Option(help="stop after this wall time, on a checkpoint")] = None,

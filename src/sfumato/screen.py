@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +50,11 @@ def show_outcome(outcome: Outcome) -> None:
         say("No damage found; every sample is kept.")
     if outcome.truncated:
         say("the input ends early: it is shorter than its header says, or broken; what could be read was kept")
-    for gap in outcome.gaps:
-        if "quality" in gap:
-            bound = gap["quality"]
-            say(f"at {clock(gap['start'])}: band distance at most {bound['upper']:.1f} dB ({bound['level']:.0%})")
-    for part in (*outcome.gaps, *outcome.regions):
-        if "refused" in part:
-            say(f"at {clock(part['start'])}: no promise: {part['refused']}")
-    for stretch in outcome.skipped:
-        say(f"left alone at {clock(stretch['start'])} ({stretch['kind']}): {stretch['reason']}")
+    for part in sorted((*outcome.gaps, *outcome.regions, *outcome.skipped), key=lambda part: float(part["start"])):
+        for line in _promises(part):
+            say(f"at {clock(part['start'])}: {line}")
+        if "reason" in part:
+            say(f"left alone at {clock(part['start'])} ({part['kind']}): {part['reason']}")
     places = [("repaired", outcome.output), ("record", outcome.json), ("picture", outcome.picture)]
     for name, path in places:
         if path is not None:
@@ -66,6 +62,20 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.draws:
         say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}")
     say(f"{'took':<9}{outcome.seconds:.1f} s")
+
+
+def _promises(part: Mapping[str, Any]) -> Iterator[str]:
+    """What is promised of a gap, or why not: the interval and the bound on quality, each on its own."""
+    refused = part.get("refused", {})
+    if (sure := part.get("interval")) is not None:
+        yield f"interval of {sure['domain']}, {sure['level']:.0%} inside ({sure['guarantee']}): {sure['file']}"
+    if (bound := part.get("quality")) is not None:
+        yield f"quality: {bound['metric']} at most {bound['upper']:.1f} dB, chance {bound['level']:.0%}"
+    if refused and len(refused) == 2 and len(set(refused.values())) == 1:
+        yield f"no interval and no bound on quality: {refused['interval']}"
+    else:
+        names = {"interval": "no interval", "quality": "no bound on quality"}
+        yield from (f"{names[what]}: {why}" for what, why in refused.items())
 
 
 def clock(seconds: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from sfumato.tasks import looks
 from sfumato.tasks.calibration import Measured, calibrate_interval, calibrate_quality
 from sfumato.tasks.confidence import Promises, Sure, made_with, promises, widened
 from sfumato.tasks.methods import choose
-from sfumato.tasks.repair import Settings
+from sfumato.tasks.repair import Settings, repair
 from sfumato.tasks.repair_file import repair_file
 from sfumato.tasks.windows import Clip, fill_group
 
@@ -152,7 +154,8 @@ def test_a_repair_with_a_level_writes_what_it_promises(
     settings = SETTINGS.model_copy(update={"domain": domain})
     outcome = repair_file(tmp_path / "in.wav", tmp_path / "out.wav", gaps, settings, tmp_path / "report")
     edge, inner = json.loads(outcome.json.read_text())["gaps"]
-    assert "interval" not in edge and "end of the recording" in edge["refused"]
+    assert "interval" not in edge and edge["refused"].keys() == {"interval", "quality"}
+    assert all("end of the recording" in why for why in edge["refused"].values()) and "refused" not in inner
     assert inner["interval"] == {
         "domain": domain,
         "level": 0.8,
@@ -189,18 +192,85 @@ def test_what_was_not_calibrated_is_refused(records: Path) -> None:
         promised(records, domain="bin_level_db", guarantee="wsr")
     sure, gap = promised(records), (2 * RATE, 2 * RATE + 2000)
     whole = ask(sure, gap)
-    assert whole.interval is not None and whole.quality is not None and whole.refused == ""
+    assert whole.interval is not None and whole.quality is not None and not whole.refused
     other = ask(sure, gap, method="janssen")
     assert other.interval is not None and other.quality is None
-    assert "fills by janssen" in other.refused and "shipped model and defaults: ar" in other.refused
+    assert list(other.refused) == ["quality"] and "fills by janssen" in other.refused["quality"]
+    assert "shipped model and defaults: ar" in other.refused["quality"]
+    wave = ask(promised(records, domain="waveform"), gap, domain="waveform")
+    assert wave.interval is None and wave.quality == whole.quality and list(wave.refused) == ["interval"]
+    assert "beyond 50 ms phases can't be predicted" in wave.refused["interval"]
     for refused, reason in (
         (ask(sure, (2 * RATE, 2 * RATE + 6000)), "A gap of 272"),
         (ask(sure, gap, ((50000, 50010),)), "stand alone"),
         (ask(sure, (4 * RATE - 12000, 4 * RATE - 10000)), "within 1.5 s of an end"),
-        (ask(promised(records, domain="waveform"), gap, domain="waveform"), "beyond 50 ms phases can't be predicted"),
         (ask(Promises(0.8, sure.bounds, sure.interval, sure.qualities, "0" * 64), gap), "was not calibrated"),
     ):
-        assert refused.interval is None and refused.quality is None and reason in refused.refused
+        assert refused.interval is None and refused.quality is None
+        assert refused.refused.keys() == {"interval", "quality"}
+        assert all(reason in why for why in refused.refused.values())
+
+
+def test_a_fill_longer_than_its_method_was_calibrated_for_keeps_its_interval(clips: list, records: Path) -> None:
+    """Quality of a method known for short gaps only: a longer fill by it has an interval all the same."""
+    made, model = made_with(SETTINGS.model_copy(update={"method": "janssen"}), None), digest(load(records / "tiny"))
+    short = [replace(clip, distance_db={"janssen": clip.distance_db["ar"]}, predicted_db={"janssen": 1.0})
+             for clip in clips[:40] if clip.gap_s < 0.05]  # fmt: skip
+    quality = calibrate_quality(short, "janssen", GAPS, level=0.8, model=model, made_with=made)
+    sure = replace(promised(records), qualities=(quality,))
+    longer = ask(sure, (2 * RATE, 2 * RATE + 3000), method="janssen")
+    assert longer.interval is not None and longer.quality is None
+    assert longer.refused.keys() == {"quality"} and "possible: 20 to 50 ms" in longer.refused["quality"]
+
+
+BURST = 0.4 * np.tile(np.array([1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 0.0]), 6)
+
+
+@pytest.mark.parametrize(
+    ("inside", "damage", "start_s", "stop_s"),
+    [
+        ("music", "dropout", 2.05, 2.3),
+        ("zeros", "dropout", 2.1, 2.3),
+        ("zeros", "dropout", 1.8, 2.0),
+        ("music", "burst", 2.2, 2.205),
+        ("zeros", "burst", 1.2, 1.205),
+        ("noise", "zeros", 2.3, 2.31),
+    ],
+)
+def test_damage_that_was_not_listed_voids_a_promise(
+    inside: str, damage: str, start_s: float, stop_s: float, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A given gap is 2.0 to 2.1 s; a dropout that goes on beyond it, or a click or a hole near it, was not given."""
+    sure = promised(records)
+    monkeypatch.setattr("sfumato.tasks.repair.load_promises", lambda settings: sure)
+    clean = music(5)
+    alone = repair(clean, [(2.0, 2.1)], sample_rate=RATE, settings=SETTINGS).gaps[0]
+    assert alone.interval is not None and alone.quality is not None and not alone.refused
+    audio, hurt = clean.copy(), slice(round(start_s * RATE), round(stop_s * RATE))
+    if inside != "music":
+        audio[:, 2 * RATE : round(2.1 * RATE)] = 0.0 if inside == "zeros" else np.random.default_rng(0).normal(0, 0.1)
+    if damage == "burst":
+        audio[:, hurt.start : hurt.start + len(BURST)] += BURST
+    else:
+        audio[:, hurt] *= 1e-3 if damage == "dropout" else 0.0
+    gap = repair(audio, [(2.0, 2.1)], sample_rate=RATE, settings=SETTINGS).gaps[0]
+    assert gap.interval is None and gap.quality is None
+    assert gap.refused.keys() == {"interval", "quality"}
+    (a, b) = re.search(r"other damage within 1\.5 s \(([\d.]+)–([\d.]+) s", gap.refused["interval"]).groups()
+    low, high = (2.1, stop_s) if start_s < 2.1 < stop_s else (start_s, stop_s)
+    assert abs(float(a) - low) < 0.01 and abs(float(b) - high) < 0.015
+
+
+def test_the_own_damage_of_a_gap_is_no_other_damage(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given exactly, damaged any way; and what lies farther off than the window is none of its business."""
+    sure = promised(records)
+    monkeypatch.setattr("sfumato.tasks.repair.load_promises", lambda settings: sure)
+    for damage in (0.0, 1e-3, np.nan):
+        audio = music(5)
+        audio[:, 2 * RATE : round(2.1 * RATE)] *= damage
+        audio[:, round(0.2 * RATE) : round(0.25 * RATE)] = 0.0
+        gap = repair(audio, [(2.0, 2.1)], sample_rate=RATE, settings=SETTINGS).gaps[0]
+        assert gap.interval is not None and gap.quality is not None, (damage, gap.refused)
 
 
 def test_too_few_clips_say_how_many_are_needed(clips: list[Measured], bounds: Model) -> None:
@@ -222,7 +292,7 @@ def test_where_nothing_is_heard_nothing_is_promised(records: Path) -> None:
     quiet, gap = 1e-4 * music(7), (2 * RATE, 2 * RATE + 2000)
     filled = fill_group(Clip(quiet, RATE), [gap], [gap], choose(SETTINGS, None, 0.1)[1], seed=0)
     sure = promised(records).of(Clip(quiet, RATE), gap, [gap], filled, SETTINGS, None)
-    assert sure.interval is None and sure.quality is None and "next to no sound" in sure.refused
+    assert sure.interval is None and sure.quality is None and "next to no sound" in sure.refused["interval"]
 
 
 def test_ranges_that_few_clips_reach_are_calibrated_together(clips: list[Measured], bounds: Model) -> None:

@@ -48,8 +48,9 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what the documents speak of: a damaged concert.flac of four seconds, and music to train on."""
-    audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(8.2 * 44100), dtype="int16")
+    """A folder with what the documents speak of: a concert.flac of six seconds, damaged at 1.00 to 1.06 s and at 3.80 to
+    4.10 s."""
+    audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(10.2 * 44100), dtype="int16")
     sf.write(tmp_path / "concert.flac", audio, rate)
     return tmp_path
 
@@ -170,6 +171,17 @@ def test_options_are_those_of_the_settings() -> None:
         assert documented[f"--{name}"] == str(field.default)
     usage = run(["sfumato", "repair", "--help"], ROOT).stdout
     assert set(re.findall(r"--[a-z-]+", usage)) - {"--help"} == {flag.split()[0] for flag in documented}
+
+
+def test_the_level_that_the_readme_asks_for_is_promised(folder: Path) -> None:
+    import json
+
+    (command,) = (line for line in commands() if "--level" in line)
+    done = run([*shlex.split(command), "--json"], folder)
+    assert done.returncode == 0, done.stderr
+    (gap,) = json.loads(done.stdout)["gaps"]
+    assert gap["interval"]["level"] == gap["quality"]["level"] == 0.9 and "refused" not in gap
+    assert (folder / gap["interval"]["file"]).is_file()
 
 
 def test_methods_are_those_of_the_settings() -> None:

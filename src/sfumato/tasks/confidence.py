@@ -13,7 +13,7 @@ A promise that the calibration doesn't cover is refused with a `CalibrationError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sfumato.tasks.repair import Settings
 
 Array = NDArray[np.float64]
+
+INTERVAL, BOUND = "interval", "quality"
+"""The two promises, which are refused each on its own."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ class Sure:
 
     interval: Bounded | None = None
     quality: Quality | None = None
-    refused: str = ""
-    """Why there is no interval, or no quality."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why there is no interval, or no quality, by these words."""
 
 
 @dataclass(frozen=True)
@@ -98,49 +101,58 @@ class Promises:
         settings, model
             What the gap was filled with.
         """
-        try:
-            return self._of(source, gap, unknown, filled, settings, model)
-        except CalibrationError as error:
-            return Sure(refused=str(error))
-
-    def _of(
-        self, source: Source, gap: Gap, unknown: Sequence[Gap], filled: Filled, settings: Settings, model: Model | None
-    ) -> Sure:
-        """As `of`; CalibrationError where nothing can be promised."""
-        made = made_with(settings, model)
-        gap_s = (gap[1] - gap[0]) / source.sample_rate
+        rate, of = source.sample_rate, self.interval.domain
+        gap_s = (gap[1] - gap[0]) / rate
         use: dict[str, Any] = {
             "model": self.bounds_sha256,
-            "sample_rate": source.sample_rate,
+            "sample_rate": rate,
             "precision": precision_of(self.bounds),
             "gap_s": gap_s,
         }
-        if settings.domain == "waveform":
-            looks.check_phase(gap_s)
-        check(self.interval, domain=settings.domain, **use)
-        seen = looks.view(source, gap, unknown, filled)
-        bands = looks.band_bounds(seen, self.bounds)
-        raw = bands
-        if self.interval.domain == "bin_level_db":
-            raw = looks.bin_bounds(seen, bands)
-        elif self.interval.domain == "waveform":
-            raw = looks.waveform_bounds(source, gap, unknown)
-        if not (raw.counts.any() and bands.counts.any()):
-            raise CalibrationError("Next to nothing is heard around the gap, so there is nothing to bound.")
-        bounded = widened(raw, self.interval)
-        quality = next((record for record in self.qualities if record.made_with == made), None)
-        if quality is None:
+        try:
+            seen = looks.view(source, gap, unknown, filled)
+            bands = looks.band_bounds(seen, self.bounds)
+            if not bands.counts.any():
+                raise CalibrationError("Next to nothing is heard around the gap, so there is nothing to bound.")
+        except CalibrationError as error:
+            return Sure(refused=dict.fromkeys((INTERVAL, BOUND), str(error)))
+        refused, bounded, quality = {}, None, None
+        try:
+            if settings.domain == "waveform":
+                looks.check_phase(gap_s)
+            check(self.interval, domain=settings.domain, **use)
+            raw = bands
+            if of == "bin_level_db":
+                raw = looks.bin_bounds(seen, bands)
+            elif of == "waveform":
+                raw = looks.waveform_bounds(source, gap, unknown)
+            if not raw.counts.any():
+                raise CalibrationError("Next to nothing is heard around the gap, so there is nothing to bound.")
+            bounded = widened(raw, self.interval)
+        except CalibrationError as error:
+            refused[INTERVAL] = str(error)
+        try:
+            quality = self._quality(use, bands, seen.levels(filled.draws[0]), made_with(settings, model))
+        except CalibrationError as error:
+            refused[BOUND] = str(error)
+        return Sure(bounded, quality, refused)
+
+    def _quality(
+        self, use: Mapping[str, Any], bands: Raw, filled_db: Array, made: Mapping[str, str | int | float]
+    ) -> Quality:
+        """The bound on one fill's quality; CalibrationError where its kind or length was not calibrated."""
+        record = next((record for record in self.qualities if record.made_with == made), None)
+        if record is None:
             possible = ", ".join(sorted({str(record.made_with["method"]) for record in self.qualities})) or "none"
-            return Sure(
-                bounded,
-                refused=f"the quality of fills by {made['method']} with these settings was not calibrated; calibrated "
-                f"methods, with their shipped model and defaults: {possible}",
+            raise CalibrationError(
+                f"the quality of fills by {made['method']} with these settings was not calibrated; calibrated methods, "
+                f"with their shipped model and defaults: {possible}"
             )
-        check(quality, domain=QUALITY, made_with=made, **use)
-        value = float(values_at(quality, {"gap_s": gap_s}))
-        predicted = looks.predicted_distance_db(bands, seen.levels(filled.draws[0]))
-        upper = float(conformal.quality_bound(value, predicted, cast(Score, quality.family)))
-        return Sure(bounded, Quality(QUALITY, upper, self.level, quality.kind))
+        check(record, domain=QUALITY, made_with=made, **use)
+        value = float(values_at(record, {"gap_s": use["gap_s"]}))
+        predicted = looks.predicted_distance_db(bands, filled_db)
+        upper = float(conformal.quality_bound(value, predicted, cast(Score, record.family)))
+        return Quality(QUALITY, upper, self.level, record.kind)
 
 
 def widened(raw: Raw, calibration: Calibration) -> Bounded:

@@ -114,3 +114,42 @@ def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap]
         else:
             skipped.append(Skipped(found.start, found.stop, found.kind, reason))
     return gaps, kinds, skipped
+
+
+REACH_S = 2.2
+"""Sound beyond a stretch, on either side, that finding damage in it needs: the longest dropout, and its edges."""
+
+OVERHANG_S = 0.002
+"""How far a find may reach beyond a given gap and still be the gap's own damage: what it covers beyond the evidence."""
+
+
+def beside(source: Source, gap: Gap, stretch: Gap, fill: Array) -> list[Gap]:
+    """Damage that reaches into a stretch around a gap and isn't the gap's own, without what lies in the gap.
+
+    Parameters
+    ----------
+    source, gap, stretch
+        The recording; a gap of it, and where other damage matters, in samples.
+    fill
+        ``(channels, samples)`` for the gap. The recording is searched both as it is and with the fill, since what a gap
+        holds can hide what is next to it.
+    """
+    rate, overhang = source.sample_rate, round(OVERHANG_S * source.sample_rate)
+    start = max(stretch[0] - round(REACH_S * rate), 0)
+    audio = source.read(start, min(stretch[1] + round(REACH_S * rate), source.n_samples))
+    filled = audio.copy()
+    filled[:, gap[0] - start : gap[1] - start] = fill
+    found = [(a + start, b + start) for x in (audio, filled) for a, b in _searched(x, rate)]
+    out: list[Gap] = []
+    for a, b in found:
+        for low, high in ((a, min(b, gap[0])), (max(a, gap[1]), b)):
+            own = overhang if a < gap[1] and gap[0] < b else 0
+            if high - low > own and low < stretch[1] and high > stretch[0]:
+                out.append((low, high))
+    return joined(out)
+
+
+def _searched(audio: Array, sample_rate: int) -> list[Gap]:
+    """Damage in ``(channels, samples)``."""
+    found = find_gaps([(0, audio)], sample_rate, len(audio))
+    return [(find.start, find.stop) for find in found]

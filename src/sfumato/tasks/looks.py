@@ -141,15 +141,18 @@ def window(source: Source, gap: Gap, unknown: Sequence[Gap]) -> tuple[Array, NDA
     """Mono window around a gap, its known samples, and its first sample; CalibrationError if it isn't clear."""
     rate, n = source.sample_rate, gap_levels.window_samples(source.sample_rate)
     name = f"Gap {gap[0] / rate:g}–{gap[1] / rate:g} s"
-    start = (gap[0] + gap[1]) // 2 - n // 2
+    start = stretch(rate, gap)[0]
     if start < 0 or start + n > source.n_samples:
         raise CalibrationError(
             f"{name} lies within {n / rate / 2:.1f} s of an end of the recording; calibrated were gaps with sound on "
             "both sides."
         )
-    if any(a < start + n and b > start and (a, b) != tuple(gap) for a, b in unknown):
+    others = [(a, b) for a, b in unknown if a < start + n and b > start and (a, b) != tuple(gap)]
+    if others:
+        places = ", ".join(f"{a / rate:.3f}–{b / rate:.3f} s" for a, b in others[:2])
         raise CalibrationError(
-            f"{name} has other damage within {n / rate / 2:.1f} s; calibrated were gaps that stand alone."
+            f"{name} has other damage within {n / rate / 2:.1f} s ({places}{', …' if len(others) > 2 else ''}); "
+            "calibrated were gaps that stand alone."
         )
     if (level := around(source, gap).std()) < QUIET:
         raise CalibrationError(
@@ -160,6 +163,13 @@ def window(source: Source, gap: Gap, unknown: Sequence[Gap]) -> tuple[Array, NDA
     known = np.ones(n, dtype=bool)
     known[gap[0] - start : gap[1] - start] = False
     return mono, known, start
+
+
+def stretch(sample_rate: int, gap: Gap) -> Gap:
+    """Samples of the window around a gap; it may reach out of the recording."""
+    n = gap_levels.window_samples(sample_rate)
+    start = (gap[0] + gap[1]) // 2 - n // 2
+    return start, start + n
 
 
 def around(source: Source, gap: Gap) -> Array:

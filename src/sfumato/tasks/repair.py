@@ -23,7 +23,7 @@ from sfumato.config import Settings as BaseSettings
 from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import InputError
 from sfumato.tasks import looks, routing, spectrogram
-from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, wanted_of
+from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, beside, wanted_of
 from sfumato.tasks.looks import Domain
 from sfumato.tasks.methods import Tell, choose, load_model, window_samples
 from sfumato.tasks.regions import Box, fill_boxes, leak_db, stretch
@@ -103,8 +103,8 @@ class Repaired:
     """Where the true levels lie, if a level was asked for and can be promised."""
     quality: Quality | None = None
     """How far the fill may be from the truth, likewise."""
-    refused: str = ""
-    """Why there is no interval, or no quality."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why there is no "interval", or no "quality", if a level was asked for."""
     boxes: tuple[Box, ...] = ()
     """The regions, where only those were filled."""
     leak_db: float | None = None
@@ -161,7 +161,8 @@ def _fill_regions(
         name, fill = choose(settings, model, (stop - start) / rate, tell)
         draws = fill_boxes(source, boxes, others, fill, window_samples(settings, model, rate))
     leak = leak_db(np.nan_to_num(draws[0] - source.read(start, stop)), boxes, rate)
-    refused = "" if promised is None else "promises are calibrated for whole gaps, not for regions"
+    why = "promises are calibrated for whole gaps, not for regions"
+    refused = {} if promised is None else dict.fromkeys(("interval", "quality"), why)
     made: dict[str, Any] = {"refused": refused, "leak_db": leak if np.isfinite(leak) else None}
     return Repaired(*own, REGION, name, time.perf_counter() - began, draws, boxes=tuple(boxes), **made)
 
@@ -244,8 +245,16 @@ def _fill_group(
     for gap, length in zip(group, lengths, strict=True):
         part = filled.cut(at, at + length)
         at += length
-        sure = {} if promised is None else vars(promised.of(source, gap, unknown, part, settings, model))
+        sure: dict[str, Any] = {}
+        if promised is not None:
+            damage = sorted([*unknown, *_beside(source, gap, part)]) if kind_of[gap] == GIVEN else unknown
+            sure = vars(promised.of(source, gap, damage, part, settings, model))
         yield Repaired(*gap, kind_of[gap], name, seconds * length / sum(lengths), part.draws, **sure)
+
+
+def _beside(source: Source, gap: Gap, filled: Filled) -> list[Gap]:
+    """Damage near a gap that was given: nobody has looked for it, and it voids a promise."""
+    return beside(source, gap, looks.stretch(source.sample_rate, gap), filled.draws[0])
 
 
 def _filled_by(

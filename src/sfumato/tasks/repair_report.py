@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def draw(source: Source, gaps: Sequence[Repaired], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = sorted(sorted(gaps, key=lambda gap: gap.start - gap.stop)[:MAX_COLUMNS], key=lambda gap: gap.start)
-    sure = any(gap.interval is not None for gap in shown)
+    sure = any(gap.interval is not None or gap.refused for gap in shown)
     labels = ["before", "after, with draws", "before, kHz", "after, kHz", *(["interval"] if sure else [])]
     heights = (1.0, 1.0, 1.5, 1.5, 1.3)[: len(labels)]
     figure = Figure(figsize=(4.2 * len(shown) + 0.8, 1.8 * sum(heights)), facecolor=_PAPER, layout="constrained")
@@ -93,9 +94,10 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
     parts = " | ".join(f"{to_db(np.mean(repaired[part] ** 2)):.1f}" if repaired[part].size else "–" for part in nearby)
     axes[0].set_title(f"{title}\nbefore | fill | after: {parts} dBFS", fontsize=9, color=_INK)
     low, high = draws.min(axis=0), draws.max(axis=0)
-    axes[1].fill_between(time_s[inside], low, high, color=_DRAWS, alpha=0.8, linewidth=0, label="all draws")
-    axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.5, label="the one pasted")
-    axes[1].legend(loc="upper right", ncols=2, fontsize=7, frameon=False)
+    several = f"all {len(draws)} draws" if len(draws) > 1 else "one fill"
+    axes[1].fill_between(time_s[inside], low, high, color=_DRAWS, linewidth=1.2, edgecolor=_DRAWS, label=several)
+    axes[1].plot(time_s[inside], repaired[inside], color=_FILL, linewidth=0.4, label="the one pasted")
+    _legend(axes[1])
     pictures = [_spectrogram(signal, rate) for signal in (mono, repaired)]
     top = max(float(picture.max()) for picture in pictures)
     for axis, picture in zip(axes[2:], pictures, strict=True):
@@ -116,9 +118,15 @@ def _column(axes: Any, source: Source, gap: Repaired) -> None:
 
 def _sure(axis: Axes, source: Source, gap: Repaired) -> None:
     """The calibrated interval, and the fill beside it: over frequency in the middle of the gap, or over time."""
-    bounded = gap.interval
+    bounded, quality = gap.interval, gap.quality
+    title = _note("no bound on quality", gap.refused.get("quality", ""))
+    if quality is not None:
+        title = f"{quality.metric.removesuffix('_db').replace('_', ' ')} ≤ {quality.upper:.1f} dB ({quality.level:.0%})"
     if bounded is None:
-        axis.text(0.5, 0.5, "no interval", ha="center", transform=axis.transAxes, color=_INK)
+        why, same = gap.refused.get("interval", ""), gap.refused.get("interval") == gap.refused.get("quality")
+        text = _note("no interval, no bound on quality" if same else "no interval", why)
+        axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axis.transAxes, color=_INK)
+        axis.set_title("" if same else title, fontsize=9, color=_INK)
         axis.set_axis_off()
         return
     if bounded.domain == "waveform":
@@ -130,7 +138,7 @@ def _sure(axis: Axes, source: Source, gap: Repaired) -> None:
         time_s = float(bounded.axes["time_s"][middle])
         at, filled = _levels_at(source, gap, time_s, bounded.axes)
         lower, point, upper = (part[:, middle] for part in (bounded.lower, bounded.point, bounded.upper))
-        filled = np.where(np.isfinite(point), filled, np.nan)
+        filled = np.where(np.isfinite(point), np.maximum(filled, bounded.axes["floor_db"]), np.nan)
         axis.set_xscale("log")
         axis.set_xlim(30.0, source.sample_rate / 2)
         axis.set_xlabel(f"Hz, at {time_s:.3f} s", color=_INK)
@@ -138,9 +146,19 @@ def _sure(axis: Axes, source: Source, gap: Repaired) -> None:
     axis.fill_between(at, lower, upper, color=_FILL, alpha=0.25, linewidth=0, step="mid", label=label)
     axis.plot(at, point, color=_FILL, linewidth=1.0, label="estimate")
     axis.plot(at, filled, color=_GAP, linewidth=0.9, label="the fill")
-    title = "" if gap.quality is None else f"band distance ≤ {gap.quality.upper:.1f} dB ({gap.quality.level:.0%})"
     axis.set_title(title, fontsize=9, color=_INK)
-    axis.legend(loc="lower left", fontsize=7, frameon=False)
+    _legend(axis)
+
+
+def _legend(axis: Axes) -> None:
+    """Names of the lines, below the axis, where they cover nothing."""
+    below = -0.32 if axis.get_xlabel() else -0.16
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=3, fontsize=7, frameon=False)
+
+
+def _note(what: str, why: str) -> str:
+    """What is not promised and the short of why, in lines as wide as a column."""
+    return "\n".join([what, *textwrap.wrap(why.split(";")[0], 52)])
 
 
 def _levels_at(source: Source, gap: Repaired, time_s: float, axes: Mapping[str, Array]) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ SYSTEMS = {
     "fill_detector": "sfumato.systems.fill_detector",
     "n_conffusion": "sfumato.systems.n_conffusion",
     "rave": "sfumato.systems.rave",
+    "rave_prior": "sfumato.systems.rave_prior",
     "uasrm": "sfumato.systems.uasrm",
 }
 """Name of each system -> its module, imported when a model of it is loaded. Systems lie above this module, so they

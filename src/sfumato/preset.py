@@ -19,7 +19,17 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
-from sfumato.data import codec, fill_traces, inpainting, loaders, manifest, oneshots, sampled_bounds, spectrograms
+from sfumato.data import (
+    codec,
+    fill_traces,
+    inpainting,
+    latents,
+    loaders,
+    manifest,
+    oneshots,
+    sampled_bounds,
+    spectrograms,
+)
 from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row, Split
 from sfumato.errors import InputError
@@ -32,6 +42,7 @@ EXAMPLES: dict[str, Builder] = {
     "fill_detector": fill_traces.examples,
     "n_conffusion": sampled_bounds.examples,
     "rave": codec.examples,
+    "rave_prior": latents.examples,
     "uasrm": spectrograms.examples,
 }
 """Name of each system -> the function that makes its training examples."""

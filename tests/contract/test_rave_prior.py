@@ -1,0 +1,88 @@
+"""The prior's data are the codec's coordinates, of unit variance; it trains on them."""
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from sfumato import model as models
+from sfumato import preset
+from sfumato.data import latents, loaders
+from sfumato.errors import InputError
+from sfumato.systems import rave, rave_prior
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with sounds and a codec whose latent space was analysed on them."""
+    home = tmp_path_factory.mktemp("prior")
+    (home / "sounds").mkdir()
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        sf.write(home / "sounds" / f"{name}.wav", 0.1 * generator.standard_normal(44100), 44100)
+    config = preset.load("rave-tiny").config
+    torch.manual_seed(0)
+    audio = torch.from_numpy(np.stack([sf.read(home / "sounds" / f"{n}.wav", dtype="float32")[0] for n in "ab"]))
+    batch = {"clean": audio[:, None, : 344 * 128]}
+    network, finished = rave.finish(rave.build(config), config, [batch])
+    models.save(models.Model("tiny", "rave", finished, network, models.Card()), home / "codec", torch.float32)
+    return home
+
+
+def rows(home):
+    return list(loaders.folder(home / "sounds", "mine"))
+
+
+def config(home, **changes):
+    return rave_prior.Config(codec=str(home / "codec"), dims=4, frames=16, widths=(8, 16), **changes)
+
+
+def build(home, settings, out):
+    asked = preset.load("rave-piano-prior").preset.data
+    return latents.examples(rows(home), home / "sounds", out, "train", settings, asked, lambda *_: None)
+
+
+def test_coordinates_have_unit_variance_and_are_those_of_the_torch_codec(home, tmp_path):
+    data = build(home, config(home), tmp_path)
+    together = np.concatenate(data.sequences, axis=1)
+    np.testing.assert_allclose(together.var(axis=1), 1, rtol=0.05)
+    codec = models.load(home / "codec").network.codec
+    audio = torch.from_numpy(sf.read(home / "sounds" / "a.wav", dtype="float32")[0])[None, None, : 344 * 128]
+    bands, _ = codec.bank.analyse(audio, codec.bank.init(1))
+    mean, _ = codec.posterior(codec.encoder(bands)[0])
+    turned = codec.latent_basis[:4] @ (mean[0] - codec.latent_mean[:, None]) / codec.latent_scale[:4, None]
+    np.testing.assert_allclose(data.sequences[0], turned.numpy(), atol=2e-3)
+
+
+def test_latents_are_made_once(home, tmp_path):
+    first = build(home, config(home), tmp_path)
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(made) == 2
+    again = build(home, config(home), tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+    assert torch.equal(first.batch(0, 3, 4, 0, 1)["clean"], again.batch(0, 3, 4, 0, 1)["clean"])
+    assert torch.equal(first.batch(0, 3, 4, 1, 2)["clean"], first.batch(0, 3, 4, 0, 1)["clean"][2:])
+
+
+def test_too_many_coordinates_and_too_short_sounds_are_refused(home, tmp_path):
+    with pytest.raises(InputError, match="8 coordinates"):
+        build(home, config(home).model_copy(update={"dims": 9}), tmp_path)
+    with pytest.raises(InputError, match="s long"):
+        build(home, config(home).model_copy(update={"frames": 100_000}), tmp_path)
+
+
+def test_it_trains(home, tmp_path):
+    text = (
+        f"system: rave_prior\nconfig: {{codec: {home / 'codec'}, dims: 4, frames: 16, widths: [8, 16]}}\n"
+        "train: {steps: 30, batch_size: 8, warmup_steps: 2, learning_rate: 0.003, log_every: 10}\n"
+    )
+    (tmp_path / "prior.yaml").write_text(text)
+    fitted = preset.train(preset.load(str(tmp_path / "prior.yaml")), home / "sounds", tmp_path / "out")
+    network = models.load(fitted.model).network
+    clean = build(home, config(home), tmp_path).batch(9, 0, 32, 0, 1)["clean"]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.3, 3.0):  # better than the noisy state is, better than nothing is
+        denoised = rave_prior.denoiser(network)(clean + sigma * noise, torch.full((32,), sigma))
+        assert (denoised - clean).square().mean() < min(sigma**2, 1.1)
+
+

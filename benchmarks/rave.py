@@ -58,26 +58,18 @@ def excerpts(data: Path, seconds: float, seed: int, limit: int) -> list[tuple[st
 
 def through(player: Any, audio: Array, keep: int | None = None) -> Array:
     """Audio encoded and decoded as one block, aligned with the input; only `keep` principal directions."""
+    from sfumato.player import axes
+
     hop, delay = player.hop_length, player.latency(player.hop_length)
     n = -(-(len(audio) + delay) // hop) * hop
     padded = np.pad(audio, (0, n - len(audio)))[None, None].astype(np.float32)
 
     def alter(latent: Array) -> Array:
-        space = player.weights
-        turned = (latent - space.mean[:, None]).transpose(0, 2, 1) @ space.basis.T
-        turned[..., keep:] = 0
-        kept: Array = (turned @ space.basis).transpose(0, 2, 1) + space.mean[:, None]
-        return kept
+        return axes.latent(player.weights, axes.coordinates(player.weights, latent)[:, :keep])
 
     made, _ = player.step(padded, player.init(1, block=n), alter if keep is not None else None)
     result: Array = made[0, 0, delay : delay + len(audio)]
     return result
-
-
-def dimensions(player: Any, fidelity: float, power: int = 1) -> int:
-    """Fewest principal directions whose singular values (power 1) or variances (2) sum to `fidelity` of all."""
-    scale = np.asarray(player.weights.scale, np.float64) ** power
-    return int(np.searchsorted(np.cumsum(scale) / scale.sum(), fidelity) + 1)
 
 
 def opus(audio: Array, sample_rate: int, kbps: int) -> tuple[Array, float]:
@@ -134,6 +126,7 @@ def score(truth: Array, made: Array, sample_rate: int) -> dict[str, float]:
 def rebuild(options: argparse.Namespace) -> None:
     """Measure every way of coding on every test work."""
     from sfumato import player
+    from sfumato.player import axes
 
     model = player.load(options.model)
     first = player.load(options.phase_one) if options.phase_one else None
@@ -146,7 +139,7 @@ def rebuild(options: argparse.Namespace) -> None:
         if first is not None:
             ways["RAVE before phase two"] = (through(first, audio), None)
         for fidelity in FIDELITIES:
-            kept = dimensions(model, fidelity)
+            kept = axes.keep(model.weights, fidelity).dims
             ways[f"RAVE, fidelity {fidelity:g}: {kept} numbers, {kept * frames:.0f} a second"] = (
                 through(model, audio, kept),
                 None,

@@ -10,6 +10,7 @@ from sfumato import preset
 from sfumato.data import latents, loaders
 from sfumato.errors import InputError
 from sfumato.systems import rave, rave_prior
+from sfumato.tasks import generate
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,28 @@ def test_it_trains(home, tmp_path):
         assert (denoised - clean).square().mean() < min(sigma**2, 1.1)
 
 
+
+
+@pytest.fixture(scope="module")
+def prior(home):
+    torch.manual_seed(1)
+    settings = config(home, sigma_max=5.0)
+    made = models.Model("prior", "rave_prior", settings, rave_prior.build(settings), models.Card())
+    models.save(made, home / "prior", torch.float32)
+    return home / "prior"
+
+
+def test_sounds_have_their_length_and_depend_on_seed_and_item_alone(prior):
+    asked = generate.Settings(model=str(prior), seconds=0.5, count=2, steps=2, seed=3)
+    two = list(generate.generate(asked))
+    assert [one.audio.shape for one in two] == [(1, 22050)] * 2
+    assert not np.array_equal(two[0].audio, two[1].audio)
+    alone = next(generate.generate(asked.model_copy(update={"count": 1})))
+    assert np.array_equal(alone.audio, two[0].audio)
+    assert np.isfinite(two[0].audio).all() and two[0].audio.std() > 0
+
+
+def test_loops_and_kinds_are_refused(prior):
+    for extra in ({"loop": True}, {"kind": "kick"}):
+        with pytest.raises(InputError, match="knows no loops, kinds"):
+            next(generate.generate(generate.Settings(model=str(prior), seconds=0.5, steps=2, **extra)))

@@ -19,6 +19,7 @@ from sfumato.data.manifest import Row, Split
 from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
+from sfumato.player import axes
 from sfumato.systems.rave_prior import Config
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class Latents:
 def coordinates(codec: Player, audio: Array, dims: int) -> Array:
     """The strongest principal coordinates (dims, frames) of mono audio, each over its standard deviation.
 
-    The audio's last, unfinished frame is left out; what the codec has of unused directions may be all noise, and isn't
-    blown up: a direction's deviation counts as at least a thousandth of the strongest.
+    The audio's last, unfinished frame is left out.
     """
     hop, weights = codec.hop_length, codec.weights
     state = codec.init(1, block=BLOCK_FRAMES * hop)
@@ -71,14 +71,8 @@ def coordinates(codec: Player, audio: Array, dims: int) -> Array:
         latent, state = codec.encode(block[None, None], state)
         parts.append(latent[0])
     latents = np.concatenate(parts, axis=1)[:, :n]
-    turned = weights.basis[:dims] @ (latents - weights.mean[:, None])
-    return np.asarray(turned / deviations(codec, dims)[:, None], np.float32)
-
-
-def deviations(codec: Player, dims: int) -> Array:
-    """Standard deviations of the strongest principal coordinates."""
-    scale = codec.weights.scale
-    return np.asarray(np.maximum(scale[:dims], 1e-3 * scale[0]), np.float32)
+    turned = axes.coordinates(weights, latents)[:dims]
+    return np.asarray(turned / axes.deviations(weights, dims)[:, None], np.float32)
 
 
 def examples(

@@ -8,6 +8,7 @@ first or last, and it has exactly the samples that its bars last.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +20,8 @@ from sfumato.config import Settings as BaseSettings
 from sfumato.diffusion import guide, noise, sample, schedule
 from sfumato.errors import InputError
 from sfumato.model import Model, load
-from sfumato.systems import dance_diffusion
+from sfumato.systems import dance_diffusion, rave_prior
+from sfumato.tasks import latent_draws
 from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
 
 if TYPE_CHECKING:
@@ -107,9 +109,10 @@ def generate_files(
     settings = settings or Settings()
     model = load_generator(settings.model)
     config = model.config
-    assert isinstance(config, dance_diffusion.Config)
+    assert isinstance(config, dance_diffusion.Config | rave_prior.Config)
     n = length_of(settings, config)
-    check(out, settings.count, config.sample_rate, config.network.channels, n)
+    channels = config.network.channels if isinstance(config, dance_diffusion.Config) else 1
+    check(out, settings.count, config.sample_rate, channels, n)
     about = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None}
     return write_all(out, draws(model, settings, progress), settings.count, model, settings, about)
 
@@ -123,14 +126,22 @@ def load_generator(name_or_folder: str | Path) -> Model:
         There is no such model, or it draws none.
     """
     model = load(name_or_folder)
-    if not isinstance(model.config, dance_diffusion.Config):
-        raise InputError(f"{model.name} is of the system {model.system} and generates nothing. Give a dance_diffusion.")
+    if not isinstance(model.config, dance_diffusion.Config | rave_prior.Config):
+        raise InputError(
+            f"{model.name} is of the system {model.system} and generates nothing. Give a dance_diffusion or rave_prior."
+        )
     return model
 
 
 def draws(model: Model, settings: Settings, progress: Progress) -> Iterator[Take]:
     """The sounds that a loaded model draws. Each is computed alone, so that its bits don't depend on the others."""
     config = model.config
+    if isinstance(config, rave_prior.Config):
+        n = length_of(settings, config)
+        for item in range(settings.count):
+            told = partial(_told, settings, item, progress)
+            yield take(latent_draws.draw(model, settings, n, item, told), config.sample_rate, item)
+        return
     assert isinstance(config, dance_diffusion.Config)
     n, label = length_of(settings, config), label_of(settings.kind, config)
     for item in range(settings.count):
@@ -156,11 +167,16 @@ def _draw(
     stream = noise.walk(shape, seed=settings.seed, items=[item])
     x = stream(0) * float(sigmas[0])
     for step in sample.SAMPLERS[settings.sampler](denoise, x, sigmas, stream):
-        done = item * settings.steps + step.i + 1
-        progress(done, settings.count * settings.steps, f"sound {item + 1} of {settings.count}")
+        _told(settings, item, progress, step.i)
         x = step.x
     audio = x[0, :, :n].double().numpy()
     return faded(audio, config.sample_rate) if n < shape[1] else audio
+
+
+def _told(settings: Settings, item: int, progress: Progress, step: int) -> None:
+    """Report a step that is done."""
+    done = item * settings.steps + step + 1
+    progress(done, settings.count * settings.steps, f"sound {item + 1} of {settings.count}")
 
 
 def denoiser(model: Model, label: int, one_window: bool, loop: bool = False, cfg_scale: float = 1.0) -> Denoiser:
@@ -209,7 +225,7 @@ def label_of(kind: str | None, config: dance_diffusion.Config) -> int:
     return known.index(kind) + 1
 
 
-def length_of(settings: Settings, config: dance_diffusion.Config) -> int:
+def length_of(settings: Settings, config: dance_diffusion.Config | rave_prior.Config) -> int:
     """Samples of each sound; a loop's are its beats' duration, rounded once, for the whole.
 
     Raises
@@ -218,6 +234,8 @@ def length_of(settings: Settings, config: dance_diffusion.Config) -> int:
         There would be none, or more than `LONGEST_S` take.
     """
     rate = config.sample_rate
+    if isinstance(config, rave_prior.Config):
+        return latent_draws.length_of(settings, config)
     if settings.bpm is not None:
         n = round((settings.bars or 1) * settings.beats * 60 * rate / settings.bpm)
     else:

@@ -3,11 +3,12 @@
     python benchmarks/inpainted.py calibrate --data DIR --model runs/detect/model --to weights/detect
     python benchmarks/inpainted.py fill --data DIR --out runs/inpainted           # resumable; one file per clip and way
     python benchmarks/inpainted.py measure --data DIR --out runs/inpainted
+    python benchmarks/inpainted.py whole --data DIR --out runs/inpainted
     python benchmarks/inpainted.py table --out runs/inpainted
 
 A clip is ten seconds of one test recording with three fills, one of 50 to 100, one of 100 to 250 and one of 250 to
-500 ms, at random places. Each way of filling gets the same places. The same clip unfilled is the negative. Clean
-stretches of up to a minute, one of each recording, are looked at as well. `calibrate` reads recordings of the
+500 ms, at random places. Each way of filling gets the same places. The same clip unfilled is the negative. `whole`
+looks at the clean recordings from end to end, as `sfumato detect` does. `calibrate` reads recordings of the
 calibration split, and those of the training split that the detector was not trained on.
 """
 
@@ -32,7 +33,8 @@ from sfumato.data.fill_traces import fitted
 from sfumato.data.fills import PROCESSES
 from sfumato.model import digest, load, save
 from sfumato.signal.traces import at_rate, traces
-from sfumato.tasks.detect import CLEAN_FILE, LENGTHS_S, STRETCH_S, Clean, Detector, load_detector
+from sfumato.tasks.detect import CLEAN_FILE, LENGTHS_S, Clean, Detector, load_detector, scored
+from sfumato.tasks.windows import Clip
 
 Array = NDArray[np.float64]
 
@@ -128,7 +130,7 @@ def detector_of(options: argparse.Namespace) -> Detector:
 
 
 def measure_one(job: tuple[int, Any, argparse.Namespace]) -> Path:
-    """Scores of one recording: its clip filled in every way, processed in every way, clean, and its clean stretch."""
+    """Scores of one recording: its clip filled in every way, processed in every way, clean, and the first 3 s of it."""
     number, row, options = job
     path = options.out / f"scores-{number}.npz"
     if path.exists():
@@ -154,12 +156,19 @@ def measure_one(job: tuple[int, Any, argparse.Namespace]) -> Path:
             with np.load(file) as stored:
                 for process in PROCESSED if way == "auto" else PROCESSED[:1]:
                     look(way, stored["audio"] / 32768, stored["gaps"], process)
-    for name, length in (("long", min(row.seconds, STRETCH_S)), ("short", SHORT_S)):
-        audio = read(row, options.data, 0, int(length * row.sample_rate)) if name == "long" else clean
-        found[name] = detector.scores(audio[:, : int(length * row.sample_rate)], row.sample_rate)
-        found[f"{name}_s"] = length
+    found["short"] = detector.scores(clean[:, : int(SHORT_S * row.sample_rate)], row.sample_rate)
+    found["short_s"] = SHORT_S
     np.savez(path, **found)
     return path
+
+
+def whole_one(job: tuple[int, Any, argparse.Namespace]) -> dict[str, Any]:
+    """Length of one clean recording, and the largest score of each of its stretches."""
+    _, row, options = job
+    audio = read(row, options.data, 0, int(row.seconds * row.sample_rate))
+    tops = [float(scores.max()) for _, scores in scored(Clip(audio, row.sample_rate), detector_of(options))]
+    seconds = audio.shape[1] / row.sample_rate
+    return {"recording": f"{row.source}/{row.recording}", "work": row.work, "seconds": seconds, "tops": tops}
 
 
 def calibrate_one(job: tuple[int, Any, Path, Path]) -> dict[str, list[tuple[float, float]]]:
@@ -176,7 +185,8 @@ def calibrate_one(job: tuple[int, Any, Path, Path]) -> dict[str, list[tuple[floa
         start = int(random.integers(0, max(1, total - n)))
         audio = read(row, root, start, start + n)
         for name, heard in (("stereo", audio), ("mono", audio.mean(axis=0, keepdims=True))):
-            out[name].append((length, round(float(detector.scores(heard, row.sample_rate).max()), 4)))
+            top = max(float(scores.max()) for _, scores in scored(Clip(heard, row.sample_rate), detector))
+            out[name].append((length, round(top, 4)))
     return out
 
 
@@ -217,7 +227,7 @@ def each(function: Callable[[Any], Any], jobs: list[Any], processes: int) -> Ite
 def main() -> None:
     """One step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("calibrate", "fill", "measure", "table"))
+    parser.add_argument("step", choices=("calibrate", "fill", "measure", "whole", "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/inpainted"))
     parser.add_argument("--model", help="the detector; default: the shipped one")
@@ -239,6 +249,11 @@ def main() -> None:
         todo = [(i, row, options.data, options.out, way) for way in options.ways for i, row in enumerate(rows)]
         for done, _ in enumerate(each(fill_one, todo, options.processes), start=1):
             print(f"{done}/{len(todo)}", end="\r", flush=True)
+        return
+    if options.step == "whole":
+        jobs = [(i, row, options) for i, row in enumerate(rows)]
+        found = list(each(whole_one, jobs, options.processes))
+        (options.out / "whole.json").write_text(json.dumps(found, indent=1))
         return
     (options.out / "settings.json").write_text(json.dumps({"split": options.split, "recordings": len(rows)}))
     for path in each(measure_one, [(i, row, options) for i, row in enumerate(rows)], options.processes):

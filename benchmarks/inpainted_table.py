@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.stats import beta, rankdata
 
-from sfumato.interval.pvalues import voted_p
 from sfumato.signal.traces import HOP, INNOVATION_HZ, RATE, Traces
-from sfumato.tasks.detect import EDGE_S, SMOOTHED, Detector, segments_of
+from sfumato.tasks.detect import EDGE_S, SMOOTHED, Detector, Reference, segments_of
 
 Array = NDArray[np.float64]
 
@@ -94,7 +93,7 @@ def split(looks: Sequence[Look]) -> tuple[Array, Array]:
 
 
 def interval(looks: Sequence[Look]) -> str:
-    """Frame AUC with its 95 % bootstrap over recordings."""
+    """Frame AUC with its 95 % bootstrap over clips, each of another work."""
     random = np.random.default_rng(0)
     draws = [
         auc(*split([looks[i] for i in random.integers(len(looks), size=len(looks))])) for _ in range(RESAMPLES)
@@ -103,9 +102,9 @@ def interval(looks: Sequence[Look]) -> str:
     return f"{auc(*split(looks)):.3f} ({low:.3f}–{high:.3f})"
 
 
-def found_in(look: Look, votes: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def found_in(look: Look, reference: Reference) -> list[tuple[float, float]]:
     """Segments at `ALPHA`."""
-    return [(one.start, one.stop) for one in segments_of(look.scores, votes, ALPHA)]
+    return [(one.start, one.stop) for one in segments_of(look.scores, reference, ALPHA)]
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> float:
@@ -114,23 +113,23 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return both / (a[1] - a[0] + b[1] - b[0] - both)
 
 
-def f1(looks: Sequence[Look], votes: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+def f1(looks: Sequence[Look], reference: Reference) -> tuple[float, float, float]:
     """F1, precision and recall of segments, each right if its overlap with a gap is at least `IOU`."""
     right = named = true = 0
     for look in looks:
-        segments = found_in(look, votes)
+        segments = found_in(look, reference)
         named, true = named + len(segments), true + len(look.gaps)
         right += sum(any(overlap(gap, segment) >= IOU for segment in segments) for gap in look.gaps)
     precision, recall = right / max(1, named), right / max(1, true)
     return 2 * right / max(1, named + true), precision, recall
 
 
-def row(name: str, looks: Sequence[Look], clean: Sequence[Look], votes: Sequence[Sequence[float]]) -> str:
+def row(name: str, looks: Sequence[Look], clean: Sequence[Look], reference: Reference) -> str:
     """One line: how well frames, segments and clips are told."""
     inside, outside = split(looks)
     tops, clean_tops = (np.array([look.scores.max() for look in group]) for group in (looks, clean))
-    alarms = int((voted_p(tops, votes) <= ALPHA).sum())
-    value, precision, recall = f1(looks, votes)
+    alarms = int((reference.p(tops) <= ALPHA + 1e-12).sum())
+    value, precision, recall = f1(looks, reference)
     cells = [name, str(len(looks)), interval(looks), f"{error_rate(inside, outside):.3f}", f"{value:.2f}"]
     cells += [f"{precision:.2f}", f"{recall:.2f}", f"{auc(tops, clean_tops):.3f}", exact(alarms, len(looks))]
     return "| " + " | ".join(cells) + " |"
@@ -146,28 +145,35 @@ def print_table(out: Path, detector: Detector) -> None:
     """All tables."""
     stored = [dict(np.load(path)) for path in sorted(out.glob("scores-*.npz"), key=lambda p: int(p.stem[7:]))]
     about = json.loads((out / "settings.json").read_text())
-    votes = {channels: detector.votes(channels, 10.0) for channels in (1, 2)}
-    print(f"{about['split']} split, {len(stored)} recordings; clean scores of {len(votes[2])} pieces\n")
+    whole = json.loads((out / "whole.json").read_text())
+    if len(whole) != len(stored):
+        raise SystemExit(f"{out} holds {len(stored)} clips and {len(whole)} whole recordings. Measure both.")
+    works = [one["work"] for one in whole]
+    clip = {channels: detector.reference(channels, 10.0) for channels in (1, 2)}
+    sizes = ", ".join(f"{len(table)} of {length:g} s" for length, table in detector.clean.stereo.items())
+    print(f"{about['split']} split, {len(stored)} recordings of {len(set(works))} works; clean windows: {sizes}\n")
 
     def looks(way: str, process: str = "as it is", kind: str = "score") -> list[Look]:
+        """One clip of each work that has such a one: versions of a work aren't independent."""
         key = f"score|{way}|{process}" if kind == "score" else f"{kind}|{way}"
-        return [Look(one[key], one[f"gaps|{way}|{process}"]) for one in stored if key in one]
+        own = {work: one for work, one in reversed(list(zip(works, stored, strict=True))) if key in one}
+        return [Look(one[key], one[f"gaps|{way}|{process}"]) for one in reversed(own.values())]
 
     names = [key.split("|") for one in stored for key in one if key.startswith("score|")]
     ways = [way for way in dict.fromkeys(way for _, way, _ in names) if way != "clean"]
     processes = list(dict.fromkeys(process for *_, process in names))
     print("By way of filling:\n\n" + HEAD.format("way"))
     for way in ways:
-        print(row(way, looks(way), looks("clean"), votes[2]))
+        print(row(way, looks(way), looks("clean"), clip[2]))
     print("\nFills of `auto`, then processed, beside the clean clip processed alike:\n\n" + HEAD.format("then"))
     for process in processes:
-        print(row(process, looks("auto", process), looks("clean", process), votes[1 if process == "mono" else 2]))
-    print_lengths(ways, looks, votes[2])
+        print(row(process, looks("auto", process), looks("clean", process), clip[1 if process == "mono" else 2]))
+    print_lengths(ways, looks, clip[2])
     print_baselines(ways, looks)
-    print_alarms(stored, looks, processes, votes, detector)
+    print_alarms(stored, whole, looks, processes, detector)
 
 
-def print_lengths(ways: Sequence[str], looks: Any, votes: Sequence[Sequence[float]]) -> None:
+def print_lengths(ways: Sequence[str], looks: Any, reference: Reference) -> None:
     """Frame AUC, and the share of fills that a segment overlaps, by length of the fill."""
     titles = [f"{low}–{high} ms" for low, high in LENGTHS_MS]
     print("\nBy length: frame AUC; share of fills that a segment at alpha 0.05 overlaps:\n")
@@ -180,7 +186,7 @@ def print_lengths(ways: Sequence[str], looks: Any, votes: Sequence[Sequence[floa
                 own = [gap for gap in look.gaps if low <= 1e3 * (gap[1] - gap[0]) < high]
                 inside.append(look.scores[look.frames(np.array(own).reshape(-1, 2)) & look.seen])
                 count += len(own)
-                hit += sum(any(overlap(gap, segment) > 0 for segment in found_in(look, votes)) for gap in own)
+                hit += sum(any(overlap(gap, segment) > 0 for segment in found_in(look, reference)) for gap in own)
             bad = np.concatenate(inside)
             cells.append(f"{auc(bad, split(looks(way))[1]):.3f}; {hit / count:.0%}" if len(bad) else "")
         print(f"| {way} | " + " | ".join(cells) + " |")
@@ -195,24 +201,32 @@ def print_baselines(ways: Sequence[str], looks: Any) -> None:
         for name in BASELINES:
             own, clean = looks(way, kind=name), looks("clean", kind=name)
             tops, clean_tops = (np.array([look.scores.max() for look in group]) for group in (own, clean))
-            value = f1(own, [[top] for top in clean_tops])[0]
+            value = f1(own, Reference([[top] for top in clean_tops]))[0]
             cells.append(f"{auc(*split(own)):.3f}; {auc(tops, clean_tops):.2f}; {value:.2f}")
         print(f"| {way} | " + " | ".join(cells) + " |")
 
 
-def print_alarms(stored: Sequence[Any], looks: Any, processes: Sequence[str], votes: Any, detector: Detector) -> None:
-    """How often clean recordings are accused."""
-    print("\nClean recordings with p ≤ alpha, exact 95 % intervals:\n")
+def print_alarms(
+    stored: Sequence[Any], whole: Sequence[Any], looks: Any, processes: Sequence[str], detector: Detector
+) -> None:
+    """How often clean recordings are accused; one of each work, and all of them where they are looked at whole."""
+    print("\nClean recordings that get any segment, exact 95 % intervals:\n")
     print("| clean | recordings | " + " | ".join(f"alpha {alpha:g}" for alpha in ALPHAS) + " |")
     print("|---|---|" + "---|" * len(ALPHAS))
-    groups = {
-        f"10 s, {process}": [
-            float(voted_p(look.scores.max(), votes[1 if process == "mono" else 2])) for look in looks("clean", process)
-        ]
-        for process in processes
-    }
-    for name, title in (("short", "3 s, as it is"), ("long", "up to a minute, as it is")):
-        groups[title] = [float(voted_p(one[name].max(), detector.votes(2, float(one[f"{name}_s"])))) for one in stored]
-    for name, p in groups.items():
-        cells = [exact(int((np.array(p) <= alpha + 1e-12).sum()), len(p)) for alpha in ALPHAS]
-        print(f"| {name} | {len(p)} | " + " | ".join(cells) + " |")
+    firsts = [number for number, one in enumerate(whole) if one["work"] not in [had["work"] for had in whole[:number]]]
+    groups = {}
+    for process in processes:
+        reference = detector.reference(1 if process == "mono" else 2, 10.0)
+        groups[f"10 s, {process}"] = [float(reference.p(look.scores.max())) for look in looks("clean", process)]
+    short = [float(detector.reference(2, float(one["short_s"])).p(one["short"].max())) for one in stored]
+    groups["3 s, as it is"] = [short[i] for i in firsts]
+    own = [detector.reference(2, one["seconds"]) for one in whole]
+    p = [float(reference.p(np.array(max(one["tops"])))) for reference, one in zip(own, whole, strict=True)]
+    groups["whole, as it is"] = [p[i] for i in firsts]
+    for name, values in groups.items():
+        cells = [exact(int((np.array(values) <= alpha + 1e-12).sum()), len(values)) for alpha in ALPHAS]
+        print(f"| {name} | {len(values)} | " + " | ".join(cells) + " |")
+    cells = [f"{sum(value <= alpha + 1e-12 for value in p)} of {len(p)}" for alpha in ALPHAS]
+    print(f"| whole, all versions | {len(p)} | " + " | ".join(cells) + " |")
+    cells = [f"{sum(reference.least_p <= alpha + 1e-12 for reference in own)} of {len(p)}" for alpha in ALPHAS]
+    print(f"| of these short enough for that alpha | {len(p)} | " + " | ".join(cells) + " |")

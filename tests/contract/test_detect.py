@@ -1,5 +1,6 @@
 """`sfumato detect`: what it prints and returns, at any length, and what it refuses."""
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -131,6 +132,11 @@ def test_what_cannot_be_looked_at_is_refused(run, tmp_path):
         sfumato.detect(np.full(4 * SLOW, np.nan), sample_rate=SLOW)
     with pytest.raises(InputError, match="channels, samples"):
         sfumato.detect(music(4.0, SLOW).T, sample_rate=SLOW)
+    for alpha in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="alpha"):
+            sfumato.detect(music(4.0, SLOW), sample_rate=SLOW, alpha=alpha)
+    with pytest.raises(InputError, match=r"A sample is \d\.\d+e\+199; full scale is 1"):
+        sfumato.detect(1e200 * music(4.0, SLOW) / 0.9, sample_rate=SLOW)
     with pytest.raises(CalibrationError, match=r"alpha 0\.001 takes 999 clean pieces of music .* there are \d+\. Give"):
         sfumato.detect(music(4.0, SLOW), sample_rate=SLOW, alpha=0.001)
     (tmp_path / "a.wav").write_bytes(b"RIFF but no more")
@@ -169,7 +175,7 @@ def test_stretches_cover_a_recording_and_overlap(n):
 
 
 def test_segments_reach_from_their_peak_to_where_scores_have_fallen():
-    votes = [[score] for score in np.linspace(-9, 0, 99)]
+    votes = task.Reference([[score] for score in np.linspace(-9, 0, 99)])
     scores = np.full(100, -8.0)
     scores[20:30], scores[24] = -1.5, 3.0
     scores[60:63] = -0.5
@@ -178,17 +184,60 @@ def test_segments_reach_from_their_peak_to_where_scores_have_fallen():
     assert (first.start, first.stop) == pytest.approx((19.5 * HOP / RATE, 29.5 * HOP / RATE))
     assert first.p == pytest.approx(0.01) and second.p == pytest.approx(0.07)
     assert task.segments_of(scores, votes, 0.005) == []
+    (only,) = task.segments_of(scores, dataclasses.replace(votes, windows=3), 0.1)
+    assert only.p == pytest.approx(0.03), "three windows are looked at, and 3 × 0.07 is above 0.1"
+    assert task.segments_of(scores, dataclasses.replace(votes, windows=5), 0.05)[0].p == pytest.approx(0.05)
 
 
-def test_a_stretch_is_compared_with_windows_that_are_no_shorter():
-    clean = task.Clean(
-        model="0" * 64, recordings={}, mono={10.0: {"a": (1.0,)}, 30.0: {"a": (2.0,)}}, stereo={10.0: {"a": (3.0,)}}
-    )
+def pieces(count: int, score: float) -> dict[str, tuple[float, ...]]:
+    return {f"{score} {i}": (score,) for i in range(count)}
+
+
+def test_a_recording_is_compared_with_windows_that_cover_it():
+    table = {10.0: pieces(19, 1.0), 60.0: pieces(18, 2.0), 110.0: pieces(14, 3.0)}
+    clean = task.Clean(model="0" * 64, recordings={}, mono=table, stereo={10.0: pieces(19, 4.0)})
     detector = task.Detector(load("detect"), clean)
-    assert [detector.votes(1, seconds) for seconds in (3.0, 10.0, 10.1)] == [[(1.0,)], [(1.0,)], [(2.0,)]]
-    assert detector.votes(2, 3.0) == [(3.0,)] and detector.votes(6, 3.0) == [(1.0,)]
-    with pytest.raises(CalibrationError, match="longest lasts 30 s"):
-        detector.votes(1, 31.0)
+
+    def compared(length_s: float, channels: int = 1) -> tuple[float, int, float]:
+        found = detector.reference(channels, length_s)
+        return found.pieces[0][0], found.windows, found.least_p
+
+    assert [compared(seconds) for seconds in (3.0, 10.0)] == [(1.0, 1, 1 / 20)] * 2
+    assert compared(10.1) == compared(60.0) == (2.0, 1, 1 / 19)
+    assert compared(60.1) == compared(110.0) == (3.0, 1, 1 / 15)
+    assert compared(119.5) == (2.0, 2, 2 / 19), "two short windows reach less than two long ones"
+    assert compared(119.6) == (3.0, 2, 2 / 15), "windows overlap by half a second"
+    assert compared(1e5) == (3.0, 914, 1.0)
+    assert compared(3.0, 2) == (4.0, 1, 1 / 20) and compared(3.0, 6) == (1.0, 1, 1 / 20)
+
+
+def test_of_clean_recordings_no_more_than_alpha_get_any_segment():
+    """Recordings of three windows each, as calm or wild as the pieces are; a rule of single windows accuses many."""
+    random = np.random.default_rng(0)
+    accused = {1: 0, 3: 0}
+    trials = 1500
+    for _ in range(trials):
+        own = task.Reference([[top] for top in random.standard_normal((79, 40)).max(axis=1)], windows=3)
+        scores = random.standard_normal(3 * 40)
+        for windows in accused:
+            reference = dataclasses.replace(own, windows=windows)
+            accused[windows] += bool(task.segments_of(scores, reference, 0.05))
+    assert accused[3] <= 0.05 * trials + 2 * np.sqrt(0.05 * trials)
+    assert accused[1] > 0.1 * trials
+
+
+def test_segments_that_meet_where_stretches_do_are_one_with_the_p_value_of_its_higher_peak():
+    first, second, third = (task.Segment(a, b, p) for a, b, p in ((1.0, 2.0, 0.04), (1.8, 2.5, 0.02), (2.6, 3.0, 0.03)))
+    assert task._apart([third, second, first]) == [task.Segment(1.0, 2.5, 0.02), third]
+    inner = task.Segment(1.2, 1.4, 0.01)
+    assert task._apart([inner, first]) == [task.Segment(1.0, 2.0, 0.01)]
+    reference = task.Reference([[score] for score in np.linspace(-9, 0, 99)])
+    whole = np.full(60, -20.0)
+    whole[20:30], whole[25] = -1.0, 3.0
+    (uncut,) = task.segments_of(whole, reference, 0.2)
+    halves = [task.segments_of(whole[:24], reference, 0.2), task.segments_of(whole[22:], reference, 0.2)]
+    moved = [task._moved(one, 22 * HOP / RATE) for one in halves[1]]
+    assert halves[0][0].p > uncut.p and task._apart([*halves[0], *moved]) == [uncut]
 
 
 class Scripted(task.Detector):
@@ -200,23 +249,23 @@ class Scripted(task.Detector):
         return scores
 
 
-def test_the_whole_is_judged_by_all_its_stretches():
-    pieces = {str(i): (float(i),) for i in range(99)}
-    clean = task.Clean(model="0" * 64, recordings={}, mono={task.STRETCH_S: pieces}, stereo={})
+def test_the_whole_is_judged_by_the_windows_that_cover_it(run, tmp_path):
+    known = {str(i): (-9.0,) for i in range(99)}
+    clean = task.Clean(model="0" * 64, recordings={}, mono={task.STRETCH_S: known}, stereo={})
     audio = np.full((1, 150 * SLOW), -0.1)
     starts = [start / SLOW for start, _ in task.stretches(audio.shape[1], SLOW)]
     audio[0, round(starts[1] * SLOW)] = 0.1
-    found = task.look(
-        task.Clip(audio, SLOW), Scripted(load("detect"), clean), task.Settings(alpha=0.96), lambda *_: None
-    )
-    assert found.n_stretches == len(starts) == 3 and found.clip_p == 1.0
+    detector = Scripted(load("detect"), clean)
+    found = task.look(task.Clip(audio, SLOW), detector, task.Settings(), lambda *_: None)
+    assert found.n_stretches == len(starts) == 3
+    assert found.clip_p == found.least_p == pytest.approx(0.03)
     (one,) = found.segments
-    assert one.p == pytest.approx(0.95) and one.start == pytest.approx(starts[1] + 49.5 * HOP / RATE)
-    generous = clean.model_copy(update={"mono": {task.STRETCH_S: {name: (-9.0,) for name in pieces}}})
-    found = task.look(
-        task.Clip(audio, SLOW), Scripted(load("detect"), generous), task.Settings(), lambda *_: None
-    )
-    assert found.clip_p == pytest.approx(3 * 0.01) and [one.p for one in found.segments] == [pytest.approx(0.01)]
+    assert one.p == found.clip_p and one.start == pytest.approx(starts[1] + 49.5 * HOP / RATE)
+    found = task.look(task.Clip(audio, SLOW), detector, task.Settings(alpha=0.02), lambda *_: None)
+    assert found.segments == () and found.clip_p == found.least_p > 0.02, "too long for this alpha"
+    sf.write(tmp_path / "a.wav", np.tile(music(4.0, SLOW)[0], 100), SLOW)
+    code, out, _ = run(tmp_path / "a.wav")
+    assert code == 0 and "Nothing can be listed at alpha 0.05" in out and "alpha of" in out
 
 
 def test_clean_pieces_were_in_no_other_split_and_not_trained_on():

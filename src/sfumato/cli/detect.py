@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ ALPHA = 0.05
 def detect(
     source: Annotated[Path, typer.Argument(metavar="IN", help="recording to look at", show_default=False)],
     alpha: Annotated[
-        float, typer.Option(min=0, max=1, help="share of clean stretches of a minute that may get any segment")
+        float, typer.Option(min=0, max=1, help="share of clean recordings that may get any segment")
     ] = ALPHA,
     model: Annotated[str, typer.Option(help="name or folder of the detector")] = "detect",
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
@@ -39,6 +40,9 @@ def detect(
         for number, one in enumerate(found.segments, start=1):
             table.add_row(str(number), clock(one.start), f"{1e3 * (one.stop - one.start):.0f} ms", f"{one.p:.3f}")
         show(table)
+    elif found.least_p > alpha + 1e-12:
+        least = math.ceil(1e3 * found.least_p - 1e-9) / 1e3
+        say(f"Nothing can be listed at alpha {alpha:g} in a recording so long. It takes an alpha of {least:g} or more.")
     else:
         say(f"Nothing seems filled in (alpha {alpha:g}).")
     stretches = "" if found.n_stretches == 1 else f", {found.n_stretches} stretches"

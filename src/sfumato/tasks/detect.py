@@ -1,19 +1,17 @@
 """Where was this recording filled in?
 
-A recording is read in stretches of up to a minute. In each, the detector (`systems.fill_detector`) scores every
-frame, and the largest score is compared with the largest scores of clean recordings, read in windows as long: its rank
-among them is the p-value, and every segment that scores as high as its p-value demands is reported with its own. So of
-clean stretches no more than the share alpha gets any segment, however many frames were looked at. The unit is the piece
-of music: clean windows of one piece share one vote (`interval.pvalues.voted_p`).
-
-A recording of several stretches is judged as a whole by Bonferroni's rule: `clip_p` is the least of their p-values
-times their number. Segments keep the p-value of their stretch.
+A recording is read in stretches of up to a minute. In each, the detector (`systems.fill_detector`) scores every frame.
+A score is compared with the largest scores of clean recordings, read in windows: its rank among them is the p-value of
+one such window, and what is read is as many windows as cover it, so by Bonferroni's rule that p-value is multiplied by
+their number (`Reference`). Segments are listed where this is at most alpha: of clean recordings no more than the share
+alpha gets any segment, however long they are and however many frames were looked at. The unit is the piece of music:
+clean windows of one piece share one vote (`interval.pvalues.voted_p`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,7 @@ from scipy.ndimage import uniform_filter1d
 
 from sfumato import __version__
 from sfumato.config import Settings as BaseSettings
-from sfumato.config import load_yaml
+from sfumato.config import load_yaml, parse
 from sfumato.decode_child import SAMPLE_RATES
 from sfumato.errors import CalibrationError, InputError, ModelError
 from sfumato.interval.pvalues import voted_p
@@ -45,12 +43,18 @@ NAME = "detect"
 CLEAN_FILE = "clean.yaml"
 
 STRETCH_S = 60.0
-LENGTHS_S = (2.0, 10.0, STRETCH_S)
-"""Lengths of the clean windows. A stretch is compared with the next longer ones, whose largest scores are no less."""
+"""Longest part that is read at once."""
+
+LENGTHS_S = (2.0, 10.0, 60.0, 110.0)
+"""Lengths of the clean windows. The longest was chosen by how many clean pieces last so long: with 60, three windows
+reach a p-value of 0.05."""
 
 SHORTEST_S = 2.0
 EDGE_S = 0.25
 """Nothing is looked for this close to the ends of a recording: a fill is told by what is on both sides."""
+
+LOUDEST = 1e6
+"""Largest sample: beyond, squares of single precision have no room."""
 
 SMOOTHED = 5
 """Frames over which scores are averaged: 58 ms."""
@@ -62,7 +66,7 @@ FALL = 1.5
 class Settings(BaseSettings):
     """How to look."""
 
-    alpha: float = Field(0.05, gt=0, lt=1, description="share of clean stretches that may get any segment")
+    alpha: float = Field(0.05, gt=0, lt=1, description="share of clean recordings that may get any segment")
     model: str = Field("detect", description="name or folder of the detector")
 
 
@@ -85,7 +89,7 @@ class Segment:
     """In seconds, as is `stop`."""
     stop: float
     p: float
-    """Chance that a clean stretch as long has a segment as suspicious."""
+    """Chance that a clean recording as long has a segment as suspicious, anywhere."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Detection:
     """Chance that a clean recording is as suspicious, anywhere."""
     segments: tuple[Segment, ...]
     least_p: float
-    """The smallest p-value there can be: one over the number of clean pieces, plus one."""
+    """The smallest p-value there can be for a recording as long. Above alpha, nothing can be listed."""
     n_stretches: int
     provenance: dict[str, Any]
 
@@ -110,6 +114,25 @@ def as_dict(found: Detection) -> dict[str, Any]:
         "stretches": found.n_stretches,
         **found.provenance,
     }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What scores are compared with: clean windows, of which so many cover what is looked at."""
+
+    pieces: Sequence[Sequence[float]]
+    """Largest scores of the windows of each piece."""
+    windows: int = 1
+
+    def p(self, scores: Array) -> Array:
+        """P-value of scores, none of which may be of another recording; by Bonferroni's rule over the windows."""
+        finite = np.where(np.isfinite(scores), scores, -1e9)
+        return np.asarray(np.minimum(1.0, self.windows * voted_p(finite, self.pieces)))
+
+    @property
+    def least_p(self) -> float:
+        """The smallest p-value there can be."""
+        return min(1.0, self.windows / (1.0 + len(self.pieces)))
 
 
 @dataclass(frozen=True)
@@ -131,13 +154,16 @@ class Detector:
         scores[:edge] = scores[len(scores) - edge :] = -np.inf
         return np.asarray(scores)
 
-    def votes(self, channels: int, length_s: float) -> list[tuple[float, ...]]:
-        """Largest scores of clean windows at least `length_s` long, by piece."""
+    def reference(self, channels: int, length_s: float) -> Reference:
+        """What a recording of this length is compared with: clean windows as long or longer, or several that cover it.
+
+        Of the lengths that were measured, the one that reaches the smallest p-value; scores have no say in it.
+        """
         table = self.clean.stereo if channels == 2 else self.clean.mono
-        longer = [known for known in sorted(table) if known >= length_s - 1e-6]
-        if not longer:
-            raise CalibrationError(f"No clean window lasts {length_s:g} s; the longest lasts {max(table):g} s.")
-        return list(table[longer[0]].values())
+        possible = [
+            Reference(list(pieces.values()), covering(length_s, known)) for known, pieces in sorted(table.items())
+        ]
+        return min(possible, key=lambda one: one.windows / (1.0 + len(one.pieces)))
 
 
 def detect(
@@ -157,7 +183,7 @@ def detect(
     sample_rate
         In Hz, for an array.
     alpha
-        Short for ``settings.alpha``: the share of clean stretches that may get any segment.
+        Short for ``settings.alpha``: the share of clean recordings that may get any segment.
     settings
         How to look.
     progress
@@ -166,9 +192,9 @@ def detect(
     Raises
     ------
     InputError
-        The audio can't be used, or lasts less than `SHORTEST_S`.
+        The audio can't be used, lasts less than `SHORTEST_S`, or `alpha` is not between 0 and 1.
     CalibrationError
-        `alpha` is smaller than any p-value there can be.
+        `alpha` is smaller than any p-value there can be, however short the recording.
 
     Examples
     --------
@@ -180,7 +206,7 @@ def detect(
     """
     settings = settings or Settings()
     if alpha is not None:
-        settings = Settings(**(settings.model_dump() | {"alpha": alpha}))
+        settings = parse(settings.model_dump() | {"alpha": alpha}, Settings, "detect")
     detector = load_detector(settings.model)
     if isinstance(audio, str | Path):
         from sfumato.audio import open_recording
@@ -194,38 +220,57 @@ def detect(
 
 def look(source: Source, detector: Detector, settings: Settings, progress: Progress) -> Detection:
     """What the detector finds in `source`, stretch by stretch."""
-    parts = stretches(source.n_samples, source.sample_rate)
-    votes = detector.votes(source.channels, max(stop - start for start, stop in parts) / source.sample_rate)
-    least_p = 1.0 / (1 + len(votes))
-    if settings.alpha < least_p:
+    n_stretches = len(stretches(source.n_samples, source.sample_rate))
+    reference = detector.reference(source.channels, source.n_samples / source.sample_rate)
+    pieces = len(reference.pieces)
+    if settings.alpha < 1.0 / (1 + pieces):
         raise CalibrationError(
             f"alpha {settings.alpha:g} takes {int(np.ceil(1 / settings.alpha)) - 1} clean pieces of music to compare "
-            f"with; there are {len(votes)}. Give an alpha of {np.ceil(least_p * 1e3) / 1e3:g} or more."
+            f"with; there are {pieces}. Give an alpha of {np.ceil(1e3 * reference.least_p) / 1e3:g} or more."
         )
     segments: list[Segment] = []
-    least = 1.0
-    for number, (start, stop) in enumerate(parts):
-        progress(number, len(parts), f"{start / source.sample_rate:.0f} s")
-        audio = source.read(start, stop)
-        if not audio.any():
-            continue
-        scores = detector.scores(audio, source.sample_rate)
-        least = min(least, float(voted_p(scores.max(), votes)))
-        own = segments_of(scores, votes, settings.alpha)
-        segments += [_moved(segment, start / source.sample_rate) for segment in own]
-    progress(len(parts), len(parts), "done")
+    clip_p = 1.0
+    for start_s, scores in scored(source, detector, progress):
+        clip_p = min(clip_p, float(reference.p(scores.max())))
+        segments += [_moved(segment, start_s) for segment in segments_of(scores, reference, settings.alpha)]
     return Detection(
-        clip_p=min(1.0, len(parts) * least),
+        clip_p=clip_p,
         segments=tuple(_apart(segments)),
-        least_p=least_p,
-        n_stretches=len(parts),
+        least_p=reference.least_p,
+        n_stretches=n_stretches,
         provenance={
             "sfumato": __version__,
             "settings": settings.model_dump(mode="json"),
             "model": {"name": detector.model.name, "sha256": digest(detector.model)},
-            "clean_pieces": len(votes),
+            "clean_pieces": pieces,
+            "windows": reference.windows,
         },
     )
+
+
+def scored(source: Source, detector: Detector, progress: Progress = lambda *_: None) -> Iterator[tuple[float, Array]]:
+    """Where each stretch starts, in s, and the scores of its frames; silent stretches are passed over.
+
+    Raises
+    ------
+    InputError
+        A sample is beyond `LOUDEST`.
+    """
+    parts, rate = stretches(source.n_samples, source.sample_rate), source.sample_rate
+    for number, (start, stop) in enumerate(parts):
+        progress(number, len(parts), f"{start / rate:.0f} s")
+        audio = source.read(start, stop)
+        if (loudest := float(np.abs(audio).max())) > LOUDEST:
+            raise InputError(f"A sample is {loudest:.3g}; full scale is 1, and {LOUDEST:g} the most that is looked at.")
+        if loudest > 0:
+            yield start / rate, detector.scores(audio, rate)
+    progress(len(parts), len(parts), "done")
+
+
+def covering(length_s: float, window_s: float) -> int:
+    """How many windows cover so much, overlapping by twice `EDGE_S`, since nothing is looked for at their ends."""
+    overlap = 2 * EDGE_S
+    return max(1, int(np.ceil((length_s - overlap) / (window_s - overlap) - 1e-6)))
 
 
 def stretches(n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
@@ -248,18 +293,18 @@ def stretches(n_samples: int, sample_rate: int) -> list[tuple[int, int]]:
     return [(int(a), int(b) + overlap) for a, b in itertools.pairwise(starts)]
 
 
-def segments_of(scores: Array, votes: Sequence[Sequence[float]], alpha: float) -> list[Segment]:
+def segments_of(scores: Array, reference: Reference, alpha: float) -> list[Segment]:
     """Runs of frames around each peak whose p-value is at most `alpha`, in seconds of the stretch.
 
     A run reaches as far as scores stay within `FALL` of the least score that makes an alarm.
     """
-    alarms = voted_p(np.where(np.isfinite(scores), scores, -1e9), votes) <= alpha
+    alarms = reference.p(scores) <= alpha + 1e-12  # 3 / 60 is 0.05
     if not alarms.any():
         return []
     out = []
     for start, stop in runs(scores >= scores[alarms].min() - FALL):
         if alarms[start:stop].any():
-            p = float(voted_p(scores[start:stop].max(), votes))
+            p = float(reference.p(scores[start:stop].max()))
             out.append(Segment((start - 0.5) * HOP / RATE, (stop - 0.5) * HOP / RATE, p))
     return out
 
@@ -328,7 +373,10 @@ def _moved(segment: Segment, by: float) -> Segment:
 
 
 def _apart(segments: Sequence[Segment]) -> list[Segment]:
-    """Segments in order; those that two stretches share are one, with the smaller p-value."""
+    """Segments in order; those that two stretches share are one, with the smaller p-value.
+
+    That is the p-value of the higher of their peaks, and so of the joined segment's: both were compared with the same.
+    """
     out: list[Segment] = []
     for segment in sorted(segments, key=lambda one: one.start):
         if out and segment.start <= out[-1].stop:

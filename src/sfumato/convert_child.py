@@ -1,8 +1,8 @@
 """The reader process: takes the weights out of one pickled checkpoint, sealed off from everything else.
 
 It is run by path, imports nothing of this package, and gets its files as descriptors in one JSON argument. Before the
-checkpoint is looked at, the kernel is told to refuse this process any network, any other program and any file to
-write (seccomp), and memory, time and output are limited. Only then does torch's own reader for plain data
+checkpoint is looked at, the kernel is told to refuse this process (seccomp) any network, any other program, process or
+thread, signals to others, opening a file to write, and making, renaming and removing names of files; and memory, time and output are limited. Only then does torch's own reader for plain data
 (``weights_only``) take the file apart; it never imports what a file names. Training configurations that were pickled
 along (omegaconf) are replaced by stand-ins that keep nothing. Writes safetensors, float32, and one JSON line.
 """
@@ -30,14 +30,14 @@ from safetensors.torch import save
 SEALED = {
     "x86_64": (
         0xC000003E,
-        (41, 42, 43, 44, 46, 49, 50, 53, 57, 58, 59, 62, 76, 82, 83, 84, 85, 86, 87, 88, 90, 92, 101, 165, 258, 260,
-         263, 264, 265, 266, 268, 288, 310, 311, 316, 321, 322, 425, 437, 438),
+        (41, 42, 43, 44, 46, 49, 50, 53, 56, 57, 58, 59, 62, 76, 82, 83, 84, 85, 86, 87, 88, 90, 92, 101, 133, 165,
+         258, 259, 260, 263, 264, 265, 266, 268, 288, 304, 310, 311, 316, 321, 322, 425, 435, 437, 438),
         ((2, 1), (257, 2)),
     ),
     "aarch64": (
         0xC00000B7,
-        (34, 35, 36, 37, 38, 40, 45, 53, 54, 117, 129, 198, 199, 200, 201, 202, 203, 206, 211, 221, 242, 270, 271, 276,
-         280, 281, 425, 437, 438),
+        (33, 34, 35, 36, 37, 38, 40, 45, 53, 54, 117, 129, 198, 199, 200, 201, 202, 203, 206, 211, 220, 221, 242, 265,
+         270, 271, 276, 280, 281, 425, 435, 437, 438),
         ((56, 2),),
     ),
 }  # fmt: skip

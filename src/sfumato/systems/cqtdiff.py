@@ -282,6 +282,7 @@ def adopt(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tens
             raise ModelError(f"The weight {key} has {tensors[key].ndim} dimensions, expected {dimensions}.")
         return tuple(tensors[key].shape)
 
+    shape("downs.0.1.weight", 4)
     levels = _count(tensors, "downs.", "1.weight")
     blocks = [*(f"downs.{level}.2." for level in range(levels)), "middle.0.1."]
     attention = [block + "norm2.gamma" in tensors for block in blocks]

@@ -21,6 +21,7 @@ from sfumato.errors import (
 
 if TYPE_CHECKING:
     from sfumato.model import load
+    from sfumato.tasks.codec import decode, encode
     from sfumato.tasks.detect import detect
     from sfumato.tasks.generate import generate
     from sfumato.tasks.repair import repair
@@ -34,7 +35,9 @@ __all__ = [
     "ModelError",
     "ResourceError",
     "SfumatoError",
+    "decode",
     "detect",
+    "encode",
     "generate",
     "load",
     "repair",
@@ -42,7 +45,9 @@ __all__ = [
 ]
 
 _LAZY = {
+    "decode": "sfumato.tasks.codec",
     "detect": "sfumato.tasks.detect",
+    "encode": "sfumato.tasks.codec",
     "generate": "sfumato.tasks.generate",
     "load": "sfumato.model",
     "repair": "sfumato.tasks.repair",

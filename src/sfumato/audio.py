@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -254,18 +254,30 @@ def write(
     ResourceError
         If the disk is full or the folder can't be written to.
     """
-    path = Path(os.fsdecode(path))
     if audio.ndim != 2 or not audio.size:
         raise InputError(f"Audio to write needs the shape (channels, samples), got {audio.shape}.")
     channels, n_samples = audio.shape
+    blocks = (audio[:, at : at + BLOCK_FRAMES] for at in range(0, n_samples, BLOCK_FRAMES))
+    write_blocks(path, blocks, sample_rate, channels, n_samples, subtype)
+
+
+def write_blocks(
+    path: os.PathLike[str] | str | bytes,
+    blocks: Iterable[NDArray[np.floating[Any]]],
+    sample_rate: int,
+    channels: int,
+    n_samples: int,
+    subtype: str = "PCM_24",
+) -> None:
+    """As `write`, of samples that come in blocks, (channels, samples), `n_samples` in all."""
+    path = Path(os.fsdecode(path))
     if subtype not in soundfile.available_subtypes():
         raise InputError(f"'{subtype}' is no sample type. Use PCM_16, PCM_24, PCM_32, FLOAT or DOUBLE.")
     bits = INTEGER_BITS.get(subtype, 0)
     target = choose(path.suffix, "", subtype, bits, sample_rate, channels, n_samples)
-    starts = range(0, n_samples, BLOCK_FRAMES)
-    blocks = (quantise(audio[:, at : at + BLOCK_FRAMES].T.astype(np.float64), target) for at in starts)
+    quantised = (quantise(block.T.astype(np.float64), target) for block in blocks)
     with _replacing(path) as file:
-        encode(file, target, {}, blocks, n_samples)
+        encode(file, target, {}, quantised, n_samples)
 
 
 def _checked(edits: Sequence[Edit], info: AudioInfo) -> list[Edit]:

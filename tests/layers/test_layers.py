@@ -21,7 +21,7 @@ LAYERS = (
     ("files",),
     ("config",),
     ("diffusion", "signal", "interval"),
-    ("networks", "audio", "decoding", "decode_child", "encoding", "folder", "journal", "processes"),
+    ("networks", "audio", "decoding", "decode_child", "encoding", "entropy", "folder", "journal", "processes"),
     ("model", "metrics", "checkpoint", "player"),
     ("systems",),
     ("tasks",),

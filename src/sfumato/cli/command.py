@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import click
 import typer
 
-from sfumato.errors import ResourceError, SfumatoError
+from sfumato.errors import InputError, ResourceError, SfumatoError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from sfumato.config import SettingsT
+
 Debug = Annotated[bool, typer.Option("--debug", help="show the trace of an error")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Folder = Annotated[Path | None, typer.Option(help="folder; default: the user's cache")]
 
 
@@ -58,9 +62,11 @@ def with_flags(
     fixed = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "settings"]
     flags = []
     for name, field in fields.items():
-        option = typer.Option((names or {}).get(name, f"--{name.replace('_', '-')}"), help=field.description)
+        words = " ".join(filter(None, (field.description, range_of(field))))
+        option = typer.Option((names or {}).get(name, f"--{name.replace('_', '-')}"), help=words)
         kind = Annotated[field.annotation, option]  # type: ignore[name-defined]
-        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=kind))
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
 
     def command(**values: Any) -> None:
         settings = {name: values.pop(name) for name in fields}
@@ -69,6 +75,35 @@ def with_flags(
     command.__signature__ = inspect.Signature(fixed + flags)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in fixed + flags}
     return command
+
+
+def range_of(field: FieldInfo) -> str:
+    """The range of a field in words, such as "(1 to 256)"; empty where there is none."""
+    limits = {name: getattr(rule, name) for rule in field.metadata for name in _LIMITS if hasattr(rule, name)}
+    if limits.keys() == {"ge", "le"}:
+        return f"({limits['ge']:g} to {limits['le']:g})"
+    if limits.get("lt", 0) >= 2**53:
+        del limits["lt"]
+    return f"({' and '.join(f'{_LIMITS[name]} {value:g}' for name, value in limits.items())})" if limits else ""
+
+
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def typed(values: Mapping[str, Any], cls: type[SettingsT]) -> SettingsT:
+    """`values` of flags as checked settings; one out of its range is wrong usage."""
+    from sfumato.config import parse
+
+    try:
+        return parse(values, cls, "sfumato")
+    except InputError as error:
+        usage(str(error).removeprefix("sfumato: "))
+
+
+def was_typed(name: str) -> bool:
+    """Whether the flag of this command was given, be it with its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
 
 
 def usage(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The command line, a file each: `sfumato repair | detect | generate | transform | encode | decode | train | data | models`.
+"""The command line, a file each: `sfumato repair | detect | generate | transform | encode | decode | train` and more.
 
 Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sfumato.tasks.repair_file import Outcome
+
+
+WIDE = 100_000
+"""Columns of an output that is no terminal."""
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
@@ -47,7 +52,8 @@ def show_outcome(outcome: Outcome) -> None:
             table.add_row(str(number), *cells)
         show(table)
     if not outcome.gaps and not outcome.regions:
-        say("No damage found; every sample is kept.")
+        found = "Damage was found that can't be filled" if outcome.skipped else "No damage found"
+        say(f"{found}; every sample is kept.")
     if outcome.truncated:
         say("the input ends early: it is shorter than its header says, or broken; what could be read was kept")
     for part in sorted((*outcome.gaps, *outcome.regions, *outcome.skipped), key=lambda part: float(part["start"])):
@@ -60,8 +66,14 @@ def show_outcome(outcome: Outcome) -> None:
         if path is not None:
             say(f"{name:<9}{path}")
     if outcome.draws:
-        say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}")
+        say(f"{'draws':<9}{len(outcome.draws)} excerpts in {outcome.draws[0].parent}{_of_few(outcome.gaps)}")
     say(f"{'took':<9}{outcome.seconds:.1f} s")
+
+
+def _of_few(gaps: Sequence[Mapping[str, Any]]) -> str:
+    """A word on methods that make one fill, or few, however many draws are asked for."""
+    few = sorted({gap["method"] for gap in gaps if gap["method"] in ("ar mean", "janssen", "aspain")})
+    return f" ({', '.join(few)}: nothing is random, so alike fills are written once)" if few else ""
 
 
 def _promises(part: Mapping[str, Any]) -> Iterator[str]:
@@ -93,10 +105,14 @@ def table_of(*columns: str) -> Table:
 
 
 def show(table: Table) -> None:
-    """Show a table; names of files or makers are never read as markup."""
+    """Show a table; names of files or makers are never read as markup. In a pipe, rows are as long as they are."""
     from rich.console import Console
 
-    Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    console = Console(markup=False, highlight=False, width=width)
+    with console.capture() as text:
+        console.print(table)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in text.get().splitlines()))
 
 
 def say(text: str) -> None:

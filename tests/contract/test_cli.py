@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile as sf
 
 from sfumato import cli, errors, model
 from sfumato.data import inpainting, manifest
+from sfumato.screen import show_outcome
 from sfumato.tasks import repair as repair_task
 from sfumato.tasks import repair_file
 
@@ -100,7 +102,17 @@ def test_nothing_to_repair_is_said(run, tmp_path):
         (("--gap", "5:6"), 3, "not inside the audio"),
         (("--gap", "0.3:0.2"), 3, "ends before"),
         (("--gap", "nan:0.2"), 3, "nan"),
-        (("--draws", "0"), 3, "draws = 0"),
+        (("--draws", "0"), 2, "draws = 0"),
+        (("--level", "1"), 2, "level = 1"),
+        (("--temperature", "2.5"), 2, "temperature = 2.5"),
+        (("--domain", "band_level_db"), 2, "Without --level nothing is promised, so --domain has no effect"),
+        (("--guarantee", "wsr"), 2, "so --guarantee has no effect"),
+        (("--gap", "1:30:1:40:1"), 2, "is no gap"),
+        (("--gap", "0:61:0:62"), 2, "is no gap"),
+        (("--gap", "1:02:03.5"), 3, "Gap 1–123.5 s"),
+        (("--model", "nope"), 3, "no model 'nope'"),
+        (("--model", "uasrm", "--gap", "0.1:0.2"), 3, "Add --method uasrm"),
+        (("--model", "n_conffusion"), 3, "which fills nothing"),
         (("--model", "nope", "--gap", "0.1:0.2"), 3, "no model 'nope'"),
     ],
 )
@@ -111,6 +123,69 @@ def test_wrong_words_are_one_line_and_a_code(run, damaged, tmp_path, words, code
     assert err.count("\n") == 1
     assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.wav"]
+
+
+def test_gaps_are_read_as_the_table_prints_them(run, damaged, tmp_path):
+    """0:00.300 and a gap's start in the table are the same words; mixed with seconds, as long as only one way fits."""
+    starts = []
+    for text in ("0.3:0.31", "0:00.300:0:00.310", "0:00.300:0.31", "0.3:0:00.310"):
+        code, out, err = run("repair", damaged, tmp_path / "out.wav", "--gap", text, "--method", "ar", "--json")
+        assert (code, err) == (0, "")
+        starts.append([(gap["start"], gap["stop"]) for gap in json.loads(out)["gaps"]])
+    assert starts == [starts[0]] * 4 and starts[0][0] == pytest.approx((0.3, 0.31), abs=1e-4)
+
+
+def test_help_says_the_ranges(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    out = " ".join(run("repair", "--help")[1].split())
+    for words in ("pasted (1 to 256)", "(above 0 and below 1)", "(0 to 2)", "same bytes (at least 0)"):
+        assert words in out
+
+
+def test_promises_and_refusals_are_told_apart_in_order_of_time(capsys):
+    both = {"interval": "too near", "quality": "too near"}
+    sure = {"domain": "band_level_db", "level": 0.9, "guarantee": "crc", "file": "o.gap-02.npz"}
+    bound = {"metric": "band_distance_db", "upper": 7.81, "level": 0.9, "guarantee": "conformal"}
+    row = {"stop": 9.0, "kind": "given", "method": "ar", "seconds": 0.1}
+    gaps = (
+        row | {"start": 1.0, "refused": both},
+        row | {"start": 3.0, "interval": sure, "refused": {"quality": "by janssen"}},
+        row | {"start": 5.0, "quality": bound, "refused": {"interval": "phases"}},
+    )
+    region = row | {"start": 2.0, "f_low": 1, "f_high": 2, "leak_db": None, "refused": both}
+    left = {"start": 4.0, "stop": 7.0, "kind": "zeros", "reason": "too long"}
+    here = Path("o")
+    show_outcome(repair_file.Outcome(here, here, None, (), gaps, (region,), (left,), False, 1.0))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("at 0", "left alone"))]
+    assert lines == [
+        "at 0:01.000: no interval and no bound on quality: too near",
+        "at 0:02.000: no interval and no bound on quality: too near",
+        "at 0:03.000: interval of band_level_db, 90% inside (crc): o.gap-02.npz",
+        "at 0:03.000: no bound on quality: by janssen",
+        "left alone at 0:04.000 (zeros): too long",
+        "at 0:05.000: quality: band_distance_db at most 7.8 dB, chance 90%",
+        "at 0:05.000: no interval: phases",
+    ]
+
+
+def test_damage_that_cannot_be_filled_is_not_no_damage(run, tmp_path):
+    sf.write(tmp_path / "nan.wav", np.full(22050, np.nan), 22050, subtype="FLOAT")
+    code, out, _ = run("repair", tmp_path / "nan.wav", tmp_path / "out.wav", "--method", "ar")
+    assert code == 0
+    assert "No damage found" not in out and "Damage was found that can't be filled; every sample is kept." in out
+    assert "left alone at 0:00.000 (nan)" in out
+
+
+@pytest.mark.parametrize("command", [("models", "list"), ("data", "list"), ("models", "show", "conffusion")])
+def test_tables_in_a_pipe_are_not_wrapped(run, command, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    code, out, _ = run(*command)
+    assert code == 0 and max(map(len, out.splitlines())) > 100
+    assert all(line == line.rstrip() for line in out.splitlines())
+    if command[1] == "list":
+        rows = json.loads(run(*command, "--json")[1])
+        assert len(rows) == len(out.splitlines()) - 1
+        assert [row["name"] for row in rows] == [line.split()[0] for line in out.splitlines()[1:]]
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("repair",), ("repair", "a", "b", "--nonsense"), ("train",)])

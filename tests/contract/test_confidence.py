@@ -223,6 +223,32 @@ def test_a_fill_longer_than_its_method_was_calibrated_for_keeps_its_interval(cli
     assert longer.refused.keys() == {"quality"} and "possible: 20 to 50 ms" in longer.refused["quality"]
 
 
+def test_what_an_older_run_wrote_and_this_one_does_not_is_removed(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what its own record and listing name: other files stay, whatever they are called."""
+    sure = promised(records)
+    monkeypatch.setattr("sfumato.tasks.repair_file.load_promises", lambda s: sure if s.level else None)
+    sf.write(tmp_path / "in.wav", music(9).T, RATE)
+    source, out, report = tmp_path / "in.wav", tmp_path / "out.wav", tmp_path / "report"
+    strangers = [tmp_path / "other.wav.gap-01.npz", tmp_path / "out.wav.gap-07.npz", report / "gap-09-draw-1.wav"]
+    repair_file(source, out, [(2.0, 2.1)], SETTINGS.model_copy(update={"draws": 4}), report)
+    for path in strangers:
+        path.write_bytes(b"mine")
+    assert (tmp_path / "out.wav.gap-01.npz").exists() and (report / "gap-01-draw-4.wav").exists()
+    repair_file(source, out, [(2.0, 2.1)], Settings(method="ar", draws=2), report)
+    assert not (tmp_path / "out.wav.gap-01.npz").exists()
+    left = {"gap-01-draw-1.wav", "gap-01-draw-2.wav", "gap-09-draw-1.wav", "repair.png", "report.json"}
+    assert {path.name for path in report.iterdir()} == left
+    assert all(path.read_bytes() == b"mine" for path in strangers)
+    record = json.loads((tmp_path / "out.wav.json").read_text())
+    record["gaps"][0]["interval"] = {"file": "../stranger.npz"}
+    (tmp_path / "out.wav.json").write_text(json.dumps(record))
+    (report / "report.json").write_text("no JSON")
+    repair_file(source, out, [], Settings(method="ar"), report)
+    assert {path.name for path in report.iterdir()} == left
+
+
 BURST = 0.4 * np.tile(np.array([1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 0.0]), 6)
 
 

@@ -286,6 +286,18 @@ def test_absurd_values_give_a_finite_fill_or_a_typed_error() -> None:
         check_gaps([(0.0, 1e308)], RATE, RATE)
 
 
+def test_alike_fills_are_made_once(tiny: Path) -> None:
+    """Without a random part, draws differ by the order of the AR model at most."""
+    audio, gaps = music(2.0, channels=1), [(0.8, 0.815)]
+    few, many = (
+        repair(audio, gaps, sample_rate=RATE, settings=Settings(model=str(tiny), draws=n)).gaps[0] for n in (2, 9)
+    )
+    assert few.method == many.method == "ar mean"
+    assert len(few.draws) == 1 and len(many.draws) == 2
+    np.testing.assert_array_equal(few.draws[0], many.draws[0])
+    assert np.abs(many.draws[0] - many.draws[1]).max() > 1e-9
+
+
 def test_the_destination_is_checked_before_the_work(tiny: Path, tmp_path: Path) -> None:
     import soundfile as sf
 

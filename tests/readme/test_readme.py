@@ -48,7 +48,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what the documents speak of: a concert.flac of six seconds, damaged at 1.00 to 1.06 s and at 3.80 to
+    """A folder with what the documents speak of: a concert.flac of six seconds, damaged at 1.00 to 1.06 and 3.80 to
     4.10 s."""
     audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(10.2 * 44100), dtype="int16")
     sf.write(tmp_path / "concert.flac", audio, rate)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 from sfumato.errors import InputError, ResourceError, SfumatoError
@@ -100,10 +99,10 @@ def typed(values: Mapping[str, Any], cls: type[SettingsT]) -> SettingsT:
         usage(str(error).removeprefix("sfumato: "))
 
 
-def was_typed(name: str) -> bool:
-    """Whether the flag of this command was given, be it with its default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not None and source is not click.core.ParameterSource.DEFAULT
+def was_typed(context: typer.Context, name: str) -> bool:
+    """Whether a flag was given, be it with its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def usage(text: str) -> NoReturn:

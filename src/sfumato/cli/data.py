@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfumato.cli.command import Debug, Folder
+from sfumato.cli.command import AsJson, Debug, Folder
 from sfumato.screen import say, show, table_of
 
 if TYPE_CHECKING:
     from sfumato.data.build import Built, Skipped
 
 
-def list_sources(debug: Debug = False) -> None:
+def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
     """Sources of music and of one-shots: package, size, maker."""
     from sfumato.data.sources import sources
 
+    if as_json:
+        names = ("name", "package", "version", "megabytes", "attribution")
+        kinds = {True: "one-shots", False: "music"}
+        rows = [{n: getattr(one, n) for n in names} | {"kind": kinds[one.one_shots]} for one in sources()]
+        say(json.dumps(rows, indent=2))
+        return
     table = table_of("source", "kind", "package", "version", "MB", "made by")
     for source in sources():
         kind = "one-shots" if source.one_shots else "music"

@@ -126,13 +126,15 @@ def fill_diffusion(
 ) -> Fill:
     """Draws of the AR posterior, their random part shaped to band levels drawn by the diffusion model.
 
-    `spread` scales the shaped random part: 1 is a full draw, 0 the AR posterior's mean.
+    `spread` scales the shaped random part: 1 is a full draw, 0 the AR posterior's mean; then there is but one fill for
+    each order of the AR models, however many draws are wanted.
     """
     if model is None or not isinstance(model.config, conffusion.Config):
         raise InputError("The method diffusion needs a model of the system conffusion.")
     sources = _sources(window, n_draws, seed)
     if spread == 0.0:
-        return Fill(np.stack([source.mean for source in sources]), sources[0].both)
+        means = [source.mean for source in sources[::2]][: len(conffusion.orders_s(window.length_s))]
+        return Fill(np.stack(means), sources[0].both)
     grid = Grid(len(window.x), window.sample_rate)
     known, touched = gap_levels.frames_of(window.known, window.inside, window.own, grid)
     wholes: list[tuple[Array, Array]] = []

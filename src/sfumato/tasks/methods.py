@@ -50,6 +50,33 @@ def window_samples(settings: Settings, model: Model | None, sample_rate: int) ->
     return waveform.window_samples(model, sample_rate) if model and settings.method == "cqtdiff" else None
 
 
+SYSTEM = {"auto": "conffusion", "diffusion": "conffusion", "uasrm": "uasrm", "cqtdiff": "cqtdiff"}
+"""Whose models a method fills with."""
+
+
+def check_model(settings: Settings) -> None:
+    """Refuse a model that isn't there, or that the method can't use, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        Says which models there are, or which method the model is for.
+    """
+    if settings.model is None:
+        return
+    from sfumato.model import find, read_header
+
+    header = read_header(find(settings.model))
+    wanted = SYSTEM.get(settings.method)
+    if wanted in (None, header.system):
+        return
+    able = next((method for method, system in SYSTEM.items() if system == header.system), None)
+    what = f"{settings.model} is a model of the system {header.system}"
+    if able is None:
+        raise InputError(f"{what}, which fills nothing. Give one of {', '.join(sorted(set(SYSTEM.values())))}.")
+    raise InputError(f"{what}, and the method {settings.method} needs one of {wanted}. Add --method {able}.")
+
+
 def load_model(settings: Settings) -> Model | None:
     """The model the settings ask for, or None where the method needs none."""
     if settings.method not in LEARNED:

@@ -25,7 +25,7 @@ from sfumato.errors import InputError
 from sfumato.tasks import looks, routing, spectrogram
 from sfumato.tasks.gaps import GIVEN, Skipped, Wanted, beside, wanted_of
 from sfumato.tasks.looks import Domain
-from sfumato.tasks.methods import Tell, choose, load_model, window_samples
+from sfumato.tasks.methods import Tell, check_model, choose, load_model, window_samples
 from sfumato.tasks.regions import Box, fill_boxes, leak_db, stretch
 from sfumato.tasks.windows import Clip, Filled, Gap, Source, fill_group, plan
 
@@ -372,6 +372,7 @@ def repair(
             raise InputError(f"Audio of shape {np.shape(audio)} is not (channels, samples).")
     source = Clip(whole, sample_rate)
     wanted = wanted_of(source, gaps, regions, _blocks(whole))
+    check_model(settings)
     promised = load_promises(settings)
     model = load_model(settings) if wanted.gaps or wanted.regions else None
     out = whole.copy()

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sfumato.errors import InputError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.tasks import repair_report
 from sfumato.tasks.gaps import Skipped, wanted_of
-from sfumato.tasks.methods import load_model
+from sfumato.tasks.methods import check_model, load_model
 from sfumato.tasks.repair import (
     BLOCK,
     Progress,
@@ -34,7 +34,11 @@ from sfumato.tasks.repair import (
     provenance,
 )
 
-_REPORT_FILE = re.compile(r"repair\.png|(gap|region)-\d+-draw-\d+\.wav", re.IGNORECASE)
+LISTING = "report.json"
+"""What a report holds: beside its picture and excerpts."""
+
+_REPORT_FILE = re.compile(r"repair\.png|report\.json|(gap|region)-\d+-draw-\d+\.wav", re.IGNORECASE)
+_INTERVAL_FILE = re.compile(r"\.gap-\d+\.npz")
 
 AROUND_S = 2.0
 """Sound on both sides of a gap in the report's excerpts."""
@@ -117,6 +121,7 @@ def repair_file(
     with open_recording(source) as recording:
         cut = _Source(recording)
         _check_destination(Path(source), destination, recording)
+        check_model(settings)
         if report is not None:
             _check_report(report, Path(source), destination)
             _make(report)
@@ -140,12 +145,15 @@ def repair_file(
             excerpts = [path for name, gap in _named(done) for path in _excerpts(cut, gap, name, report)]
             picture = report / "repair.png"
             repair_report.draw(cut, done, picture)
+        if report is not None:
+            _list_report(report, [path.name for path in (*excerpts, *([picture] if picture else []))])
         rows = tuple(
             _row(gap, rate, _interval_file(gap, name, destination)) for name, gap in _named(done) if not gap.boxes
         )
         parts = tuple(row for gap in done if gap.boxes for row in _region_rows(gap, rate))
         left = tuple(_skipped_row(stretch, rate) for stretch in skipped)
         path = destination.with_name(destination.name + ".json")
+        _remove_old_intervals(path, destination, rows)
         finished = time.perf_counter()
         body = {
             "input": os.fspath(source),
@@ -240,6 +248,36 @@ def _interval_file(gap: Repaired, name: str, destination: Path) -> Path | None:
     return path
 
 
+def _remove_old_intervals(record: Path, destination: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Remove intervals that the record about to be replaced names as its own, and that this one doesn't."""
+    kept = {row["interval"]["file"] for row in rows if "interval" in row}
+    for row in _listed(record, "gaps"):
+        interval = row.get("interval") if isinstance(row, dict) else None
+        name = interval.get("file") if isinstance(interval, dict) else None
+        if not isinstance(name, str) or not name.startswith(destination.name) or name in kept:
+            continue
+        if _INTERVAL_FILE.fullmatch(name.removeprefix(destination.name)):
+            destination.with_name(name).unlink(missing_ok=True)
+
+
+def _list_report(report: Path, names: Sequence[str]) -> None:
+    """Write which files of a folder are the report, and remove those that only an earlier one had."""
+    for name in _listed(report / LISTING, "files"):
+        if isinstance(name, str) and name not in (*names, LISTING) and _REPORT_FILE.fullmatch(name):
+            (report / name).unlink(missing_ok=True)
+    write_atomically(report / LISTING, (json.dumps({"files": sorted(names)}, indent=2) + "\n").encode())
+
+
+def _listed(path: Path, key: str) -> list[Any]:
+    """What an earlier run wrote under `key`; nothing where there was none, or the file is someone else's."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    values = found.get(key) if isinstance(found, dict) else None
+    return values if isinstance(values, list) else []
+
+
 def _skipped_row(stretch: Skipped, rate: int) -> dict[str, Any]:
     return {
         "start": stretch.start / rate,
@@ -281,8 +319,10 @@ def _make(folder: Path) -> None:
 def _check_destination(source: Path, destination: Path, recording: Recording) -> None:
     """Refuse a destination that could only fail after the work: the input itself, a folder, an unknown suffix."""
     for path in (destination, destination.with_name(destination.name + ".json")):
-        if path.exists() and (not path.is_file() or path.samefile(source)):
-            raise InputError(f"{path} is the input itself or no ordinary file. Choose another destination.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a folder or another thing that is no file. Choose another destination.")
+        if path.exists() and path.samefile(source):
+            raise InputError(f"{path} is the input itself. Choose another destination.")
     info = recording.info
     choose(
         destination.suffix,

@@ -2,7 +2,7 @@
 
     python benchmarks/uasrm.py measure --data DIR --out runs/uasrm --families classical diffusion    # resumable
     python benchmarks/uasrm.py measure --data DIR --out runs/uasrm --families uasrm --model uasrm
-    python benchmarks/uasrm.py table --out runs/uasrm
+    python benchmarks/uasrm.py table --data DIR --out runs/uasrm
 
 Each clip is 7 s of one recording that nobody trained on, its channels averaged to mono, damaged near the middle.
 Columns are cut out; as every sample in them is missing, "Janssen on STFT columns" is Janssen on the gap they leave.
@@ -10,7 +10,8 @@ Boxes are damaged by noise as loud as the clip in place of what was there; a met
 Janssen fills a box as it fills the whole stretch, which at these lengths is near silence: it is measured on columns
 only. At these lengths `--method auto` is the diffusion.
 "line" is UASRM without its network: levels bridged by a straight line, phases as UASRM makes them. What the network is
-worth is what it adds to that. Intervals are 95 % percentile bootstraps over recordings.
+worth is what it adds to that. Intervals are 95 % percentile bootstraps over works: versions of a piece are drawn
+together.
 """
 
 from __future__ import annotations
@@ -37,13 +38,12 @@ DAMAGES = {
 FAMILIES = ("classical", "diffusion", "uasrm")
 METHODS = ("damaged", "janssen", "ar draw", "diffusion", "line", "uasrm")
 FIGURES = {
-    "snr": "SNR of the hole's bins, dB (higher is better; 0 is silence)",
+    "snr": "SNR of the hole's bins, dB (higher is better; `damaged` is what doing nothing has)",
     "lsd": "Log-spectral distance in the hole, dB (lower is better; two draws of a spectrum heard everywhere: about 8)",
     "bias": "Bias of the hole's levels, dB (0 is best)",
     "within_1": "Bins within 1 dB, % (two draws of one spectrum: 11)",
     "within_3": "Bins within 3 dB, % (two draws of one spectrum: 33)",
     "within_6": "Bins within 6 dB, % (two draws of one spectrum: 60)",
-    "published": "UASRM's accuracy as its code computes it, % (bins left alone: says nothing about the repair)",
     "leak": "What differs from the truth: its energy outside the box over all of it, dB (lower is better)",
     "seconds": "Seconds of one processor per fill of two draws, one for janssen",
 }
@@ -155,8 +155,7 @@ def judge(
 ) -> dict[str, float]:
     """Every figure of one fill."""
     from sfumato.metrics.log_spectral_distance import log_spectral_distance_db
-    from sfumato.metrics.tolerance_accuracy import bin_errors_db, published_accuracy, tolerance_accuracy
-    from sfumato.systems import uasrm
+    from sfumato.metrics.tolerance_accuracy import bin_errors_db, tolerance_accuracy
     from sfumato.tasks import regions
 
     box = regions.Box(*gap, *band)
@@ -166,9 +165,6 @@ def judge(
     touched = ~grid.known([box])
     truth, repaired = (grid.forward(x)[0].numpy() for x in (clean, fill))
     whole = regions.all_bins([box], rate)
-    level = uasrm.levels_db(truth)
-    spliced, painted = level - level.max(), level - level.max()
-    spliced[touched], painted[touched] = 0.0, uasrm.levels_db(repaired)[touched] - level.max()
     # Columns: over their frames, as for every repair. Boxes: over their bins.
     lsd = log_spectral_distance_db(clean, fill, gap) if whole else np.nan
     if not whole and errors is not None:
@@ -178,7 +174,6 @@ def judge(
         "snr": ratio_db(np.abs(truth[touched]) ** 2, np.abs(repaired - truth)[touched] ** 2),
         "lsd": lsd,
         "bias": np.nan if errors is None else float(errors.mean()),
-        "published": 100 * published_accuracy(spliced, painted),
         "leak": np.nan if whole else regions.leak_db((fill - clean)[:, part], [box], rate),
     }
     return out | {f"within_{name}": 100 * share for name, share in zip((1, 3, 6), shares, strict=True)}
@@ -191,6 +186,10 @@ def ratio_db(signal: np.ndarray, error: np.ndarray) -> float:
 
 def print_table(options: argparse.Namespace) -> None:
     """The benchmark as Markdown: a table a figure, and what UASRM adds, paired by clip."""
+    from sfumato.data import manifest
+
+    rows = manifest.read(options.data / "manifest.jsonl")
+    work_of = {f"{row.source}/{row.recording}": row.work for row in rows}
     figures: dict[tuple[str, str, str], dict[int, float]] = {}
     recording: dict[int, str] = {}
     for path in sorted(options.out.glob("clip-*.json")):
@@ -202,18 +201,19 @@ def print_table(options: argparse.Namespace) -> None:
             for figure in FIGURES:
                 figures.setdefault((figure, result["method"], result["damage"]), {})[body["clip"]] = result[figure]
     numbers = sorted(recording)
-    names = [recording[number] for number in numbers]
+    works = [work_of[recording[number]] for number in numbers]
 
     def values(figure: str, method: str, damage: str) -> np.ndarray:
         own = figures.get((figure, method, damage), {})
         return np.array([own.get(number, np.nan) for number in numbers], dtype=np.float64)
 
-    print(f"n = {len(names)} clips of {len(set(names))} recordings; mean [95 % bootstrap over recordings]\n")
+    about = f"{len(works)} clips of {len(set(recording.values()))} recordings of {len(set(works))} works"
+    print(f"n = {about}; mean [95 % bootstrap over works]\n")
     heading = "| | " + " | ".join(DAMAGES) + " |\n" + "|---" * (len(DAMAGES) + 1) + "|"
     for figure, title in FIGURES.items():
         print(f"### {title}\n\n{heading}")
         for method in METHODS:
-            cells = [interval(values(figure, method, damage), names) for damage in DAMAGES]
+            cells = [interval(values(figure, method, damage), works) for damage in DAMAGES]
             if set(cells) != {"–"}:
                 print(f"| {method} | " + " | ".join(cells) + " |")
         print()
@@ -227,7 +227,7 @@ def print_table(options: argparse.Namespace) -> None:
         ("within_3", "uasrm", "diffusion"),
         ("lsd", "line", "diffusion"),
     ):
-        cells = [interval(values(figure, a, damage) - values(figure, b, damage), names) for damage in DAMAGES]
+        cells = [interval(values(figure, a, damage) - values(figure, b, damage), works) for damage in DAMAGES]
         if set(cells) != {"–"}:
             print(f"| {figure}: {a} − {b} | " + " | ".join(cells) + " |")
 

@@ -69,6 +69,27 @@ def test_every_level_of_the_published_network_is_used_at_the_published_place() -
     torch.testing.assert_close(network(x), h)
 
 
+def test_a_twin_of_the_published_network_learns_in_the_published_view() -> None:
+    """A few steps, as published: one picture, its hole at 0 dB, the error over all of it, the published optimizer."""
+    config = uasrm.Config(network=TWIN, view="seed")
+    known = np.ones(SHAPE, dtype=bool)
+    known[:, 250:280] = False
+    view = uasrm.picture(levels(0), known, ~known, config)
+    batch = {key: torch.from_numpy(value)[None] for key, value in uasrm.example(levels(0), view, config).items()}
+    torch.manual_seed(0)
+    network = uasrm.build(config)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    totals = []
+    for _ in range(6):
+        total = uasrm.loss(network, batch, config, None, "repair")["total"]  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        total.backward()
+        assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert all(after < before for before, after in pairwise(totals))
+
+
 def test_the_published_network_is_affine_and_the_repaired_one_is_not() -> None:
     torch.manual_seed(1)
     a, b = torch.randn(2, 1, 1, 65, 65).double()

@@ -95,9 +95,9 @@ def published_accuracy(
     Returns
     -------
     float
-        0 to 1. It says how much was left alone, not how well it was repaired: doing nothing scores 1, and a clip of
-        5 s with 0.5 s repaired perfectly scores about 0.9. Kept to reproduce published figures; use
-        `tolerance_accuracy`.
+        0 to 1. It says how much was left alone, not how well it was repaired: doing nothing scores 1, and whatever
+        fills a hole without hitting the damage to the last bit, even silence, scores one minus the hole's share of the
+        picture, about 0.9 for 0.5 s in a clip of 5 s. Kept to reproduce published figures; use `tolerance_accuracy`.
 
     Raises
     ------

@@ -2,9 +2,10 @@
 
 It is run by path, imports nothing of this package, and gets its files as descriptors in one JSON argument. Before the
 checkpoint is looked at, the kernel is told to refuse this process (seccomp) any network, any other program, process or
-thread, signals to others, opening a file to write, and making, renaming and removing names of files; and memory, time and output are limited. Only then does torch's own reader for plain data
-(``weights_only``) take the file apart; it never imports what a file names. Training configurations that were pickled
-along (omegaconf) are replaced by stand-ins that keep nothing. Writes safetensors, float32, and one JSON line.
+thread, signals to others, opening a file to write, and making, renaming and removing names of files; and memory, time
+and output are limited. Only then does torch's own reader for plain data (``weights_only``) take the file apart; it
+never imports what a file names. Training configurations that were pickled along (omegaconf) are replaced by stand-ins
+that keep nothing. Writes safetensors, float32, and one JSON line.
 """
 
 from __future__ import annotations

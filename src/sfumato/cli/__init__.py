@@ -79,6 +79,8 @@ def _application(wanted: str | None) -> typer.Typer:
     shipped.command("list")(guarded(models.list_shipped))
     shipped.command("show")(guarded(models.show_card))
     shipped.command("convert")(guarded(models.convert))
+    shipped.command("latency")(guarded(models.latency))
+    shipped.command("export")(guarded(models.export))
     steps = typer.Typer(help="The four steps of Conffusion-Audio, on MAESTRO v3.", no_args_is_help=True)
     steps.command("split")(guarded(conffusion.split))
     steps.command("extract")(guarded(conffusion.extract))

@@ -135,21 +135,33 @@ def read(folder: Path, header: Header) -> Weights:
     ModelError
         The folder is broken, or of another system; names the key.
     """
-    if header.system != SYSTEM:
-        raise ModelError(f"{header.name} is of the system {header.system}. Give a codec, of the system {SYSTEM}.")
-    try:
-        recipe = parse(header.config, Recipe, f"{folder / 'model.yaml'}: config")
-    except InputError as error:
-        raise ModelError(str(error)) from None
-    shape, path = recipe.network, folder / "model.safetensors"
-    if not len(shape.ratios) == len(shape.encoder_dilations) == len(shape.decoder_dilations):
-        raise ModelError(f"{folder / 'model.yaml'}: ratios and dilations name different numbers of levels.")
+    path = folder / "model.safetensors"
     check_weights(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ModelError(f"{path} can't be read: {' '.join(str(error).split())}.") from None
-    shelf = _Shelf(path, tensors)
+    return build(header, tensors, str(folder))
+
+
+def build(header: Header, tensors: Mapping[str, NDArray[Any]], where: str) -> Weights:
+    """The weights in `tensors`; errors say `where` they are from.
+
+    Raises
+    ------
+    ModelError
+        A tensor is missing, wrong or too much, or the system is another one; names the key.
+    """
+    if header.system != SYSTEM:
+        raise ModelError(f"{header.name} is of the system {header.system}. Give a codec, of the system {SYSTEM}.")
+    try:
+        recipe = parse(header.config, Recipe, f"{where}: config")
+    except InputError as error:
+        raise ModelError(str(error)) from None
+    shape = recipe.network
+    if not len(shape.ratios) == len(shape.encoder_dilations) == len(shape.decoder_dilations):
+        raise ModelError(f"{where}: ratios and dilations name different numbers of levels.")
+    shelf = _Shelf(where, tensors)
     bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
     outputs = shape.latent * (2 if recipe.bottleneck == "gaussian" else 1)
     basis = shelf.take("codec.latent_basis", (shape.latent, shape.latent)).astype(np.float64)
@@ -174,17 +186,17 @@ def read(folder: Path, header: Header) -> Weights:
 class _Shelf:
     """Tensors that must all be there, of the right shape, finite, and used."""
 
-    def __init__(self, path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.path, self.tensors, self.taken = path, tensors, set[str]()
+    def __init__(self, where: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.where, self.tensors, self.taken = where, tensors, set[str]()
 
     def take(self, key: str, shape: tuple[int, ...]) -> Array:
         if key not in self.tensors:
-            raise ModelError(f"{self.path}: the weight {key} is missing.")
+            raise ModelError(f"{self.where}: the weight {key} is missing.")
         value = self.tensors[key]
         if value.shape != shape:
-            raise ModelError(f"{self.path}: {key} has shape {value.shape}, expected {shape}.")
+            raise ModelError(f"{self.where}: {key} has shape {value.shape}, expected {shape}.")
         if value.dtype.kind != "f" or not np.isfinite(value).all():
-            raise ModelError(f"{self.path}: {key} holds values that are no finite numbers.")
+            raise ModelError(f"{self.where}: {key} holds values that are no finite numbers.")
         self.taken.add(key)
         return value.astype(np.float32)
 
@@ -195,7 +207,7 @@ class _Shelf:
     def all_taken(self) -> None:
         extra = sorted(key for key in self.tensors if key not in self.taken and ".quantiser." not in key)
         if extra:
-            raise ModelError(f"{self.path}: the weight {extra[0]} is not part of this network.")
+            raise ModelError(f"{self.where}: the weight {extra[0]} is not part of this network.")
 
 
 def _conv(weight: NDArray[Any], bias: Array | None, dilation: int = 1) -> Conv:

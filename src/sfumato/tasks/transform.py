@@ -18,7 +18,7 @@ from sfumato.tasks.takes import Progress, Written
 
 NAME = "transform"
 
-SYSTEMS = {"dance_diffusion": "sfumato.tasks.vary"}
+SYSTEMS = {"dance_diffusion": "sfumato.tasks.vary", "rave": "sfumato.tasks.timbre"}
 """Name of each system that transforms sounds -> the module that says how."""
 
 FLAGS = {"kind": "--class", "other": "--with"}

@@ -116,3 +116,45 @@ def test_it_learns_to_read_its_condition():
         optimizer.step()
         errors.append(float(loss.detach()))
     assert sum(errors[-5:]) < 0.5 * sum(errors[:5])
+
+
+RELATIVE = Config(patch=8, factor=2, kernel=3, widths=(8, 16), attention_heads=2, embedding=16, relative=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sigma", [1e-3, 0.1, 1.0, 20.0])
+def test_an_open_gate_takes_all_noise_out_of_silence(sigma):
+    """With every gate wide open and nothing added, silence is denoised to silence, at any level of noise."""
+    torch.manual_seed(0)
+    network = UNet1d(RELATIVE).eval()
+    network.last[-1].bias[8:] = 30.0
+    noisy = sigma * torch.randn(2, 1, 64).clamp(-1.5, 1.5)
+    denoised = precondition.v(network, None, 0.3)(noisy, torch.full((2,), sigma))
+    assert denoised.abs().max() < 1e-5 * sigma
+    network.last[-1].bias[8:] = -30.0
+    shut = precondition.v(network, None, 0.3)(noisy, torch.full((2,), sigma))
+    torch.testing.assert_close(shut, noisy * 0.09 / (0.09 + sigma**2))
+
+
+@torch.no_grad()
+def test_patches_become_bands_and_back():
+    network = UNet1d(RELATIVE)
+    torch.testing.assert_close(network.bands @ network.bands.T, torch.eye(8), atol=1e-6, rtol=0)
+    slope = torch.arange(8.0) - 3.5
+    assert (network.bands @ slope)[0].abs() < 1e-5  # the first band is the mean
+
+
+@torch.no_grad()
+def test_labels_matter_and_none_is_label_zero():
+    config = RELATIVE.model_copy(update={"labels": (5, 2)})
+    network = awake(config)
+    x, time = torch.randn(2, 1, 64), torch.tensor([0.3, 0.6])
+    none = network(x, time)
+    assert torch.equal(none, network(x, time, torch.zeros(2, 2, dtype=torch.long)))
+    kind = network(x, time, torch.tensor([[3, 0], [0, 1]]))
+    assert (kind - none).abs().amax(dim=(1, 2)).min() > 1e-4
+
+
+def test_labels_and_a_signal_are_not_both_conditions():
+    with pytest.raises(ValueError, match="not both"):
+        Config(labels=(3,), condition_channels=1)

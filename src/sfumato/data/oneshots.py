@@ -189,10 +189,12 @@ def resampled(audio: Audio, rate: float, wanted: float) -> Audio:
 
 def trimmed(audio: Audio) -> Audio | None:
     """A sound without what is silent before and after it, its peak 1; None if nothing is left to hear."""
+    if audio.shape[1] < SHORTEST:
+        return None
     audio = audio - np.median(audio, axis=1, keepdims=True)
-    envelope = np.abs(audio).max(axis=0) if audio.size else np.zeros(0, np.float32)
-    peak = float(envelope.max(initial=0.0))
-    if not np.isfinite(peak) or peak < QUIETEST:
+    envelope = np.abs(audio).max(axis=0)
+    peak = float(envelope.max())
+    if peak < QUIETEST:
         return None
     start = int(np.argmax(envelope > peak * 10 ** (ONSET_DB / 20)))
     stop = len(envelope) - int(np.argmax(envelope[::-1] > peak * 10 ** (TAIL_DB / 20)))
@@ -225,7 +227,7 @@ def read_sound(path: Path, channels: int, sample_rate: int, seconds: float) -> A
     Raises
     ------
     InputError
-        The file can't be read.
+        The file can't be read, or holds values that are not finite.
     """
     try:
         with soundfile.SoundFile(str(path)) as file:
@@ -233,6 +235,8 @@ def read_sound(path: Path, channels: int, sample_rate: int, seconds: float) -> A
             rate = file.samplerate
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise InputError(f"{path} can't be read: {error}.") from None
+    if not np.isfinite(audio).all():
+        raise InputError(f"{path} holds samples that are NaN or infinite. Leave it out.")
     return resampled(to_channels(audio, channels), rate, sample_rate)
 
 

@@ -152,9 +152,8 @@ def clip_of(audio: Array, sample_rate: int, config: Config, n: int | None = None
 
 
 def strength_sigma(strength: float, config: Config) -> float:
-    """Noise level of a strength: evenly spaced in sigma^(1/7), as Karras's grid is, from `sigma_min` to `sigma_max`."""
-    low, high = config.sigma_min ** (1 / 7), config.sigma_max ** (1 / 7)
-    return float((low + strength * (high - low)) ** 7)
+    """Noise level of a strength: from 40 dB below the model's sounds at 0, evenly in dB, to 40 dB above them at 1."""
+    return float(config.sigma_data * 10 ** (4 * strength - 2))
 
 
 @torch.no_grad()

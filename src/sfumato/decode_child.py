@@ -44,6 +44,14 @@ SOUNDFILE_INTEGER_BITS = {
 FFMPEG_FORMATS = {"u8": ("s16", "<i2"), "s16": ("s16", "<i2"), "s32": ("s32", "<i4"), "dbl": ("dbl", "<f8")}
 FFMPEG_FORMATS_DEFAULT = ("flt", "<f4")
 
+# How files begin that FFmpeg may read: magic words, and the types of an MP4's first box.
+FFMPEG_STARTS = (
+    b"\x1aE\xdf\xa3", b"\x0bw", b"0&\xb2u", b"MAC ", b"TTA", b"tBaK", b"#!AMR", b"ID3", b"FORM", b"FRM8", b"FLV",
+    b"DSD ", b"riff", b"MP+", b"MPCK", b"wvpk", b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\0\0\x01\xba",
+    b"\0\0\x01\xb3",
+)  # fmt: skip
+FFMPEG_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"\xf8ro\xba")
+
 Block = NDArray[Any]
 
 
@@ -249,18 +257,30 @@ def decode(source: BinaryIO, sink: Sink) -> None:
     except soundfile.LibsndfileError as error:
         reason = error.error_string
     source.seek(0)
-    native = source.read(4) in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"caff", b".snd")
+    head = source.read(400)
+    native = head[:4] in (b"RIFF", b"RIFX", b"RF64", b"fLaC", b"OggS", b"caff", b".snd")
+    known = _needs_ffmpeg(head)
     source.seek(0)
     try:
         import av
     except ImportError:
         if native:
             raise Refused("input", f"libsndfile: {reason}") from None
+        if not known:
+            raise Refused("input", f"it is no audio file ({reason.rstrip('.')})") from None
         raise Refused("missing", reason) from None
     try:
         decode_ffmpeg(source, sink)
     except av.FFmpegError as error:
-        raise Refused("input", f"libsndfile: {reason} FFmpeg: {error.strerror}") from None
+        what = "" if native or known else "it is no audio file; "
+        raise Refused("input", f"{what}libsndfile: {reason} FFmpeg: {error.strerror}") from None
+
+
+def _needs_ffmpeg(head: bytes) -> bool:
+    """Whether a file begins as one of the containers and streams of `DEMUXERS` does, or like MPEG audio."""
+    frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
+    transport = len(head) > 188 and head[0] == head[188] == 0x47
+    return head.startswith(FFMPEG_STARTS) or head[4:8] in FFMPEG_BOXES or frame or transport
 
 
 def main(order: dict[str, Any]) -> None:

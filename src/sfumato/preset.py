@@ -128,8 +128,10 @@ def train(
     used = manifest.select(rows, "train", rendered)
     if not used:
         raise InputError(
-            f"{data} holds no recording to train on: of {len(rows)}, none that isn't rendered has the split train. "
-            'Name splits in manifest.jsonl ("split": "train"), or take renders too (--set data.renders=true).'
+            f"{data} holds no recording to train on: of its {_counted(rows)}, none that isn't rendered has the split "
+            "train. At least one work must be in train, and another in validation for the model to be tried on. "
+            'Name splits in manifest.jsonl ("split": "train"; docs/data.md shows how), or take renders too '
+            "(--set data.renders=true)."
         )
     if preset.data.calibration:
         used += manifest.select(rows, "calibration", rendered)
@@ -149,6 +151,13 @@ def train(
     )
     system = _system(preset)
     return fit(system, plan.config, preset.train, examples, out, validation=validation, card=card, name=plan.name)
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """How many recordings of how many works there are in each split, in words."""
+    splits = [(split, [row.work for row in rows if row.split == split]) for split in manifest.SPLITS]
+    each = ", ".join(f"{split} {len(works)} of {len(set(works))}" for split, works in splits if works) or "none"
+    return f"{len(rows)} recordings of {len({row.work for row in rows})} works ({each})"
 
 
 def recordings(data: Path) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -288,6 +289,35 @@ def music(tmp_path):
         rows.append(row)
     manifest.write(tmp_path / "manifest.jsonl", rows)
     return tmp_path
+
+
+def test_a_folder_without_a_split_says_what_is_there_and_what_is_needed(run, music, tmp_path):
+    rows = manifest.read(music / "manifest.jsonl")
+    manifest.write(music / "manifest.jsonl", [row.model_copy(update={"split": "test"}) for row in rows])
+    code, _, err = run("train", "conffusion-tiny", "--data", music, "--out", tmp_path / "run")
+    assert code == 3
+    told = "2 recordings of 2 works (test 2 of 2)"
+    assert all(words in err for words in (told, "the split train", "one work must be in train", "docs/data.md"))
+
+
+def test_the_documented_manifest_of_own_recordings_is_complete(tmp_path, monkeypatch, capsys):
+    """The snippet runs as it stands, and its splits are those it names."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "loaders.folder" in block)
+    monkeypatch.chdir(tmp_path)
+    for album in ("album 1", "album 2", "album 3", "album 4"):
+        (tmp_path / "recordings" / album).mkdir(parents=True)
+        sf.write(tmp_path / "recordings" / album / "a.wav", np.zeros(8000), 8000)
+    exec(compile(snippet, "docs/data.md", "exec"), {})
+    rows = manifest.read(tmp_path / "recordings" / "manifest.jsonl")
+    assert [row.split for row in rows] == ["train", "validation", "calibration", "test"]
+    assert "mine" in capsys.readouterr().out
+
+
+def test_extract_without_a_list_names_the_step_that_writes_it(run, tmp_path):
+    code, _, err = run("conffusion", "extract", "--data", tmp_path)
+    assert code == 3
+    assert f"Write it with `sfumato conffusion split {tmp_path}`" in err
 
 
 def test_an_interrupt_ends_the_workers_that_make_examples(music, tmp_path, monkeypatch):

@@ -249,6 +249,38 @@ def test_what_an_older_run_wrote_and_this_one_does_not_is_removed(
     assert {path.name for path in report.iterdir()} == left
 
 
+@pytest.mark.parametrize("domain", ["band_level_db", "bin_level_db"])
+def test_the_documented_check_counts_what_the_calibration_counts(
+    domain: str, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The snippet of the document, on a recording whose truth is known: the same share as from `looks.truth`."""
+    sure = promised(records, domain=domain)
+    monkeypatch.setattr("sfumato.tasks.repair_file.load_promises", lambda settings: sure)
+    monkeypatch.chdir(tmp_path)
+    clean, gap = music(11), (2 * RATE, 2 * RATE + 2000)
+    damaged = clean.copy()
+    damaged[:, gap[0] : gap[1]] = 0.0
+    sf.write("undamaged.flac", clean.T, RATE, subtype="PCM_24")
+    sf.write("in.flac", damaged.T, RATE, subtype="PCM_24")
+    settings = SETTINGS.model_copy(update={"domain": domain})
+    repair_file("in.flac", "sure.flac", [(2.0, 2.0 + 2000 / RATE)], settings)
+    text = (Path(__file__).resolve().parents[2] / "docs" / "confidence.md").read_text(encoding="utf-8")
+    (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "sure.flac" in block)
+    exec(compile(snippet, "docs/confidence.md", "exec"), {})
+    source = Clip(damaged, RATE)
+    filled = fill_group(source, [gap], [gap], choose(settings, None, 0.09)[1], seed=0)
+    raw = looks.band_bounds(looks.view(source, gap, [gap], filled), sure.bounds)
+    if domain == "bin_level_db":
+        raw = looks.bin_bounds(looks.view(source, gap, [gap], filled), raw)
+    bounded, truth = widened(raw, sure.interval), looks.truth(Clip(clean, RATE), gap, raw)
+    share = ((bounded.lower <= truth) & (truth <= bounded.upper))[raw.counts].mean()
+    said = re.fullmatch(r"([\d.]+)% of (\d+) levels inside\n", capsys.readouterr().out)
+    assert said is not None and int(said[2]) == raw.counts.sum()
+    assert float(said[1]) == pytest.approx(100 * share, abs=0.3)
+    time_s = raw.axes["time_s"]
+    assert -0.024 < time_s[0] - 2.0 < 0.0 < time_s[-1] - gap[1] / RATE < 0.024
+
+
 BURST = 0.4 * np.tile(np.array([1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 0.0]), 6)
 
 

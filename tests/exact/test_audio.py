@@ -195,6 +195,16 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
         open_recording(tmp_path / "a.m4a")
     with pytest.raises(InputError, match="libsndfile"):
         open_recording(tmp_path / "broken.wav")
+    for content in (b"Dear diary,\n", b"GIF89a" + bytes(500), b"\0" * 400):
+        (tmp_path / "text.wav").write_bytes(content)
+        with pytest.raises(InputError, match="it is no audio file"):
+            open_recording(tmp_path / "text.wav")
+
+
+def test_a_text_is_no_audio_file_with_pyav_too(tmp_path):
+    (tmp_path / "text.wav").write_text("Dear diary,\n" * 100)
+    with pytest.raises(InputError, match="it is no audio file"):
+        open_recording(tmp_path / "text.wav")
 
 
 def test_the_decoder_is_light_and_limited(tmp_path):

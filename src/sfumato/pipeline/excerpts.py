@@ -136,6 +136,8 @@ def locate(config: SeedConfig, part: Part, data: Path | None = None, worker: int
         bounds = moved.parent / "sampled_bounds"
     else:
         root = data or _listed(config)
+        if not (root / LIST).is_file():
+            raise InputError(f"{root} holds no {LIST}. Write it with `sfumato conffusion split {root}`.")
         rows = manifest.select(manifest.read(root / LIST), part)
         bounds = root / "splits" / part / "sampled_bounds"
     if worker is not None and arguments.data_len > 0:

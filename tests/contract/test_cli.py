@@ -143,6 +143,13 @@ def test_help_says_the_ranges(run, monkeypatch):
         assert words in out
 
 
+@pytest.mark.parametrize("alpha", ["0", "1", "-0.1", "nan"])
+def test_alpha_lies_between_0_and_1(run, damaged, alpha):
+    code, out, err = run("detect", damaged, "--alpha", alpha)
+    assert (code, out) == (2, "") and "alpha" in err
+    assert "above 0 and below 1" in " ".join(run("detect", "--help")[1].split())
+
+
 def test_promises_and_refusals_are_told_apart_in_order_of_time(capsys):
     both = {"interval": "too near", "quality": "too near"}
     sure = {"domain": "band_level_db", "level": 0.9, "guarantee": "crc", "file": "o.gap-02.npz"}

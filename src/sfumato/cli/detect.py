@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.command import Debug
+from sfumato.cli.command import Debug, typed
 from sfumato.screen import clock, progress_bar, say, show, table_of
 
 ALPHA = 0.05
@@ -18,18 +18,17 @@ ALPHA = 0.05
 def detect(
     source: Annotated[Path, typer.Argument(metavar="IN", help="recording to look at", show_default=False)],
     alpha: Annotated[
-        float, typer.Option(min=0, max=1, help="share of clean recordings that may get any segment")
+        float, typer.Option(help="share of clean recordings that may get any segment; above 0 and below 1")
     ] = ALPHA,
     model: Annotated[str, typer.Option(help="name or folder of the detector")] = "detect",
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     debug: Debug = False,
 ) -> None:
     """Say where a recording seems filled in, with p-values that clean recordings vouch for."""
-    from sfumato.config import parse
     from sfumato.tasks.detect import Settings, as_dict
     from sfumato.tasks.detect import detect as look
 
-    settings = parse({"alpha": alpha, "model": model}, Settings, "sfumato detect")
+    settings = typed({"alpha": alpha, "model": model}, Settings)
     with progress_bar() as progress:
         found = look(source, settings=settings, progress=progress)
     if as_json:

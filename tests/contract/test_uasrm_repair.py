@@ -126,6 +126,34 @@ def test_what_lies_in_the_gap_has_no_influence(untrained: Model) -> None:
     np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+class Spy(torch.nn.Module):
+    """Keeps what it is shown."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.shown = x
+        return torch.zeros_like(x[:, :1])
+
+
+def test_other_damage_and_what_lies_outside_the_recording_are_not_known_to_the_network() -> None:
+    audio, box, other = music(3.0, channels=1), [Box(12000, 13000)], (16000, 16100)
+    audio[:, slice(*other)] = 9.0
+    spy, source = Spy(), Clip(audio, RATE)
+    spectrogram._predict_levels(source, box, [other], spy, TINY)
+    grid = spectrogram.window_around(box, RATE)
+    for frame in range(spy.shown.shape[3]):
+        start = grid.start + frame * grid.hop_length - grid.n_fft // 2
+        stop = start + grid.n_fft
+        hit = any(start + 1 < b and stop > a for a, b in [(12000, 13000), other])
+        expected = not hit and start >= 0 and stop <= source.n_samples
+        assert bool(spy.shown[0, 1, :, frame].all()) == expected == bool(spy.shown[0, 1, :, frame].any()), frame
+    assert 0 < float(spy.shown[0, 1].mean()) < 0.6
+    quiet = audio.copy()
+    quiet[:, slice(*other)] = 0.0
+    shown = spy.shown
+    spectrogram._predict_levels(Clip(quiet, RATE), box, [other], spy, TINY)
+    torch.testing.assert_close(spy.shown, shown)
+
+
 def test_the_fill_comes_near_the_levels_it_is_given(untrained: Model) -> None:
     """With the true levels in place of the network's, consistency brings the bins much nearer to the truth."""
     audio = music(3.0, channels=1)

@@ -120,7 +120,7 @@ def encode(
     *,
     sample_rate: int | None = None,
     settings: Settings | None = None,
-    model: str | None = None,
+    model: str | Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Encoded:
     """The file `destination`, which holds a recording's latents; either the whole file appears, or nothing does.
@@ -148,7 +148,7 @@ def encode(
     if settings is None:
         if model is None:
             raise InputError("Nothing says which codec to use. Give model=, such as model='rave-piano'.")
-        settings = Settings(model=model)
+        settings = Settings(model=str(model))
     out, codec = Path(destination), load(settings.model)
     if out.exists() and (not out.is_file() or (isinstance(audio, str | Path) and out.samefile(audio))):
         raise InputError(f"{out} is the recording itself or no ordinary file. Choose another name.")
@@ -245,7 +245,7 @@ def decode(
     source: str | Path,
     destination: str | Path | None = None,
     *,
-    model: str | None = None,
+    model: str | Path | None = None,
     seed: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Decoded:

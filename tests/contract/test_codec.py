@@ -156,6 +156,24 @@ def test_a_fine_step_and_full_fidelity_decode_what_the_codec_makes(folders, tmp_
     assert sfumato.encode(audio, tmp_path / "b.sfz", sample_rate=RATE, settings=coarse).bytes < done.bytes / 2
 
 
+def test_coordinates_are_rounded_and_the_last_is_scaled(folders, tmp_path):
+    codec, audio = player.load(folders["gaussian"]), noise(1, 3000)
+    how = Settings(model=str(folders["gaussian"]), fidelity=0.8, step=0.05)
+    done = sfumato.encode(audio, tmp_path / "a.sfz", sample_rate=RATE, settings=how)
+    with (tmp_path / "a.sfz").open("rb") as file:
+        header, crc = sfz.read_header(file, tmp_path / "a.sfz")
+        ((n_frames, data),) = sfz.read_chunks(file, tmp_path / "a.sfz", done.frames, crc)
+    stored = task._unpack(codec, entropy.Numbers(), data, done.dims, n_frames).T * header.step
+    delay = codec.recipe.network.delay
+    padded = np.pad(audio, ((0, 0), (0, delay + (-(3000 + delay)) % codec.hop_length)))[None].astype(np.float32)
+    latent, _ = codec.encode(padded, codec.init(1, block=padded.shape[-1]))
+    places = axes.coordinates(codec.weights, latent)[0, : done.dims]
+    places[-1] *= done.share
+    assert 0 < done.share < 1 and header.step == pytest.approx(0.05 * codec.weights.scale[0], rel=1e-6)
+    error = np.abs(stored - places)
+    assert error.max() < 0.501 * header.step and error[:-1].max() > 0.4 * header.step
+
+
 def test_fidelity_is_the_papers_and_continuous(folders):
     weights = player.load(folders["gaussian"]).weights
     scale = weights.scale.astype(float)

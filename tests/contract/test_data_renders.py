@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sfumato.data import manifest, renders
+from sfumato.data import leaks, manifest, renders
 from sfumato.data.build import Built, Skipped
 from sfumato.data.fetch import Fetched
 from sfumato.data.sources import SOUNDFONTS, Source
@@ -202,8 +202,21 @@ def test_rendering_ends_by_comparing_the_splits(tmp_path: Path, monkeypatch: pyt
     score(corpus / f"bach/{other}.xml")
     with pytest.raises(InputError, match="shared passage"):
         list(renders.render("piano", tmp_path, out))
+    monkeypatch.setattr(leaks, "RENDERED_S", 30)
+    assert not list(renders.render("piano", tmp_path, out))
     with pytest.raises(InputError, match="no arrangement 'organ'"):
         list(renders.render("organ", tmp_path, out))
+
+
+def test_scores_of_one_piece_share_a_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("bwv59.3", "bwv175.7", "bwv66.6")
+    assert manifest.split_of("renders/bach/bwv59.3") != manifest.split_of("renders/bach/bwv175.7")
+    monkeypatch.setattr(renders, "midi_of", lambda _score: midi(60))
+    monkeypatch.setattr(renders, "synthesise", lambda _midi, _font: np.full((2, 44100 * 21), 0.2, np.float32))
+    paths = [score(tmp_path / f"bach/{name}.xml") for name in names]
+    events = renders.build_renders(paths, tmp_path, tmp_path / "out", renders.SOUNDFONTS[:1])
+    works = [event.row.work for event in events if isinstance(event, Built)]
+    assert works == ["renders/bach/bwv175.7", "renders/bach/bwv175.7", "renders/bach/bwv66.6"]
 
 
 def test_one_file_of_every_piece(tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ COMPOSERS = (
     "mozart", "schoenberg", "schumann_clara", "schumann_robert", "verdi", "weber", "webern",
 )  # fmt: skip
 
+# Scores of one piece under two names; they share a work.
+VERSIONS = {
+    ("bach", "bwv59.3"): ("bach", "bwv175.7"),
+    ("bach", "bwv190.7-inst"): ("bach", "bwv190.7"),
+    ("bach", "bwv248.64-s"): ("bach", "bwv248.64-6"),
+    ("schumann_robert", "opus48no2"): ("schumann_robert", "dichterliebe_no2"),
+}
+
 
 def soundfonts(to: Path | None = None) -> tuple[Soundfont, ...]:
     """Every soundfont, fetched and verified as a Debian package, so that a render can be repeated.
@@ -336,7 +344,7 @@ def build_renders(
             reason = f"{midi.get_end_time():.0f} s long, 20 to {MAX_SECONDS:.0f} s fit"
             yield Skipped(source, "/".join(parts), reason)
             continue
-        work = "/".join(("renders", *(parts[:2])))
+        work = "/".join(("renders", *VERSIONS.get(parts, parts[:2])))
         humanise(midi, seed + int(hashlib.sha256("/".join(parts).encode()).hexdigest()[:8], 16))
         if arrangement == "piano":
             release_before_restriking(midi)

@@ -59,7 +59,7 @@ class Arguments(Settings):
 
     data_root: str = Field("", description="folder of the part's recordings, or any folder in MAESTRO's")
     sampled_bounds_path: str = Field("", description="folder for what `extract` makes, by gap length")
-    data_len: int = Field(-1, description="how many recordings to use, -1 for all")
+    data_len: int = Field(-1, description="how many recordings a worker of `extract` takes, -1 for all")
     sample_rate: int = Field(22050, gt=0, description="unit of audio_len; recordings keep their own rate")
     audio_len: int = Field(184184, gt=0, description="length of an excerpt in samples of sample_rate")
     load_len: int = Field(405000, description=_UNUSED + "audio_len says how much is read")

@@ -119,8 +119,8 @@ def find(source: Source, blocks: Iterator[tuple[int, Array]]) -> tuple[list[Gap]
 REACH_S = 2.2
 """Sound beyond a stretch, on either side, that finding damage in it needs: the longest dropout, and its edges."""
 
-OVERHANG_S = 0.002
-"""How far a find may reach beyond a given gap and still be the gap's own damage: what it covers beyond the evidence."""
+OVERHANG_S = 0.003
+"""How far a find may reach beyond a given gap and still be the gap's own damage: as exactly as edges are found."""
 
 
 def beside(source: Source, gap: Gap, stretch: Gap, fill: Array) -> list[Gap]:

@@ -66,7 +66,10 @@ def show_card(
 
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="published checkpoint: a pickle, or a folder for diffusers", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="published checkpoint: a pickle, or a folder of diffusers", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="model's folder to write", show_default=False)],
     system: Annotated[str, typer.Option(help="system whose published layout it is in")] = "cqtdiff",

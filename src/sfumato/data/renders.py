@@ -82,7 +82,7 @@ COMPOSERS = (
 )  # fmt: skip
 
 # Scores of one piece under two names; they share a work.
-VERSIONS = {
+VERSIONS: dict[tuple[str, ...], tuple[str, str]] = {
     ("bach", "bwv59.3"): ("bach", "bwv175.7"),
     ("bach", "bwv190.7-inst"): ("bach", "bwv190.7"),
     ("bach", "bwv248.64-s"): ("bach", "bwv248.64-6"),

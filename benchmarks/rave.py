@@ -5,8 +5,9 @@
     python benchmarks/rave.py transfer --data DIR --of OTHER --model rave-piano --out runs/rave
     python benchmarks/rave.py table --out runs/rave
 
-`rebuild` takes one excerpt of ten seconds of each work of the test split, encodes and decodes it with the model (and
-with the same network as it was before its adversarial phase), with fewer principal directions, and with Opus;
+`rebuild` takes one excerpt of ten seconds of each work of the test split (30 s of each recording for the distances of
+sets), encodes and decodes it with the model (and with the same network as it was before its adversarial phase), with
+fewer principal directions, and with Opus;
 `transfer` sends recordings of another folder's test split through the model. Both write a JSON file that `table`
 prints. Nothing of the test split was used in training. `speed` prints its table at once: all on one thread, in one run.
 """
@@ -38,8 +39,8 @@ METRICS = {
 }
 
 
-def excerpts(data: Path, seconds: float, seed: int, limit: int) -> list[tuple[str, Array, int]]:
-    """(work, mono audio, sample rate): one excerpt of each test work, where there is sound."""
+def excerpts(data: Path, seconds: float, seed: int, limit: int, every: bool = False) -> list[tuple[str, Array, int]]:
+    """(work, mono audio, sample rate): one excerpt of each test work (or every recording), where there is sound."""
     from sfumato.data import manifest
     from sfumato.data.crops import Crops
 
@@ -47,7 +48,7 @@ def excerpts(data: Path, seconds: float, seed: int, limit: int) -> list[tuple[st
     works: dict[str, Any] = {}
     for row in sorted(rows, key=lambda row: row.recording):
         if row.seconds > seconds + 1:
-            works.setdefault(row.work, []).append(row)
+            works.setdefault(row.recording if every else row.work, []).append(row)
     found = []
     for item, (work, versions) in enumerate(sorted(works.items())[:limit]):
         row = versions[item % len(versions)]  # soundfonts by turns
@@ -123,34 +124,54 @@ def score(truth: Array, made: Array, sample_rate: int) -> dict[str, float]:
     }
 
 
-def rebuild(options: argparse.Namespace) -> None:
-    """Measure every way of coding on every test work."""
-    from sfumato import player
+def ways_of(model: Any, first: Any, audio: Array, rate: int) -> dict[str, tuple[Array, float | None]]:
+    """Name of each way of coding -> audio after it, and kbit/s where they are known."""
     from sfumato.player import axes
+
+    frames = rate / model.hop_length
+    ways: dict[str, tuple[Array, float | None]] = {"RAVE": (through(model, audio), None)}
+    if first is not None:
+        ways["RAVE before phase two"] = (through(first, audio), None)
+    for fidelity in FIDELITIES:
+        kept = axes.keep(model.weights, fidelity).dims
+        name = f"RAVE, fidelity {fidelity:g}: {kept} numbers, {kept * frames:.0f} a second"
+        ways[name] = (through(model, audio, kept), None)
+    for kbps in OPUS_KBPS:
+        ways[f"Opus, {kbps} kbit/s"] = opus(audio, rate, kbps)
+    return ways
+
+
+def rebuild(options: argparse.Namespace) -> None:
+    """Measure every way of coding: on ten seconds of every test work, and as a set on 30 s of every recording."""
+    from sfumato import player
+    from sfumato.metrics.embedders import embedder
+    from sfumato.metrics.frechet import frechet_distance, gaussian
+    from sfumato.metrics.kernel_distance import kernel_distance
 
     model = player.load(options.model)
     first = player.load(options.phase_one) if options.phase_one else None
-    rows = []
+    rows, embed = [], embedder()
     for work, audio, rate in excerpts(options.data, SECONDS, options.seed, options.limit):
         if rate != model.recipe.sample_rate:
             raise SystemExit(f"{work} is at {rate} Hz, the model at {model.recipe.sample_rate} Hz.")
-        frames = rate / model.hop_length
-        ways: dict[str, tuple[Array, float | None]] = {"RAVE": (through(model, audio), None)}
-        if first is not None:
-            ways["RAVE before phase two"] = (through(first, audio), None)
-        for fidelity in FIDELITIES:
-            kept = axes.keep(model.weights, fidelity).dims
-            ways[f"RAVE, fidelity {fidelity:g}: {kept} numbers, {kept * frames:.0f} a second"] = (
-                through(model, audio, kept),
-                None,
-            )
-        for kbps in OPUS_KBPS:
-            ways[f"Opus, {kbps} kbit/s"] = opus(audio, rate, kbps)
-        for way, (made, kbps) in ways.items():
+        for way, (made, kbps) in ways_of(model, first, audio, rate).items():
             rows.append({"work": work, "way": way, "kbps": kbps, **score(audio, made, rate)})
         print(work, flush=True)
+    sets: dict[str, list[Array]] = {}
+    for recording, audio, rate in excerpts(options.data, 30.0, options.seed, options.limit, every=True):
+        for way, made in {"": (audio, None), **ways_of(model, first, audio, rate)}.items():
+            sets.setdefault(way, []).append(embed(made[0], rate))
+        print(recording, flush=True)
+    truth, found = np.concatenate(sets.pop("")), {way: np.concatenate(parts) for way, parts in sets.items()}
+    target = gaussian(truth)
+    distances = {
+        way: {"frechet": frechet_distance(*gaussian(e), *target), "kernel": kernel_distance(e, truth)}
+        for way, e in found.items()
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "rebuild.json").write_text(json.dumps(rows, indent=1))
+    (options.out / "rebuild.json").write_text(
+        json.dumps({"rows": rows, "sets": distances, "embeddings": len(truth)}, indent=1)
+    )
 
 
 def transfer(options: argparse.Namespace) -> None:
@@ -273,18 +294,21 @@ def table(options: argparse.Namespace) -> None:
     """Print what was measured."""
     from sfumato.metrics.bootstrap import bootstrap
 
-    rows = json.loads((options.out / "rebuild.json").read_text())
+    rebuilt = json.loads((options.out / "rebuild.json").read_text())
+    rows = rebuilt["rows"]
     ways = list(dict.fromkeys(row["way"] for row in rows))
     n = len({row["work"] for row in rows})
     print(f"n = {n} works, {SECONDS:g} s of each; mean [95 % bootstrap over works]\n")
-    print(f"| way | {' | '.join(METRICS.values())} |\n|{'---|' * (len(METRICS) + 1)}")
+    print(f"| way | {' | '.join(METRICS.values())} | Fréchet | kernel |\n|{'---|' * (len(METRICS) + 3)}")
     for way in ways:
         own = [row for row in rows if row["way"] == way]
         cells = []
         for metric in METRICS:
             got = bootstrap(np.array([row[metric] for row in own]), [row["work"] for row in own])
             cells.append(f"{got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}]")
+        cells += [f"{rebuilt['sets'][way][name]:.2f}" for name in ("frechet", "kernel")]
         print(f"| {way} | {' | '.join(cells)} |")
+    print(f"\nFréchet and kernel distance: {rebuilt['embeddings']} musicnn embeddings of 30 s of each test recording.")
     path = options.out / "transfer.json"
     if path.exists():
         found = json.loads(path.read_text())

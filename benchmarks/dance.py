@@ -1,6 +1,6 @@
 """Dance Diffusion: how its sounds, loops and variations compare with real ones, and what they cost.
 
-    python benchmarks/dance.py quality  --data DIR --out runs/dance-figures     # each part is resumable by itself
+    python benchmarks/dance.py quality  --data DIR --out runs/dance-figures     # goes on where it was stopped
     python benchmarks/dance.py audit    --data DIR --out runs/dance-figures
     python benchmarks/dance.py loops    --out runs/dance-figures
     python benchmarks/dance.py strength --data DIR --out runs/dance-figures
@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,23 +116,34 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     wanted = [labels[i] for i in rng.permutation(len(labels))[: options.count]]
     reference = embeddings(held, rate)
-    table = {"reference": len(held), "count": len(wanted), "kinds": dict(Counter(wanted)), "rows": {}}
     real = train[matched(rng, wanted, train_labels)]
     hiss = rng.normal(0, 0.2, (len(wanted), held.shape[1]))
     half = rng.permutation(len(held))
     parts = [{name: rows[half[a::2]] for name, rows in reference.items()} for a in (0, 1)]
-    table["rows"]["floor: real, other kits"] = distances(embeddings(real, rate), reference)
-    table["rows"]["held-out, half against half"] = distances(*parts)
-    table["rows"]["ceiling: white noise"] = distances(embeddings(hiss, rate), reference)
-    for sampler in SAMPLERS:
-        for evaluations in EVALUATIONS:
+    fixed = {"reference": len(held), "count": len(wanted), "kinds": dict(Counter(wanted)), "model": digest(model)}
+    made: dict[str, Callable[[], dict[str, float]]] = {
+        "floor: real, other kits": lambda: distances(embeddings(real, rate), reference),
+        "held-out, half against half": lambda: distances(*parts),
+        "ceiling: white noise": lambda: distances(embeddings(hiss, rate), reference),
+    }
+
+    def row_of(sampler: str, evaluations: int, labels: list[int]) -> Callable[[], dict[str, float]]:
+        return lambda: distances(embeddings(drawn(model, labels, sampler, evaluations, seed=1), rate), reference)
+
+    made["dpmpp_2m, 32, no kind asked for"] = row_of("dpmpp_2m", 32, [0] * len(wanted))
+    for evaluations in EVALUATIONS:
+        for sampler in SAMPLERS:
             if evaluations <= LONGEST.get(sampler, 32):
-                sounds = drawn(model, wanted, sampler, evaluations, seed=1)
-                table["rows"][f"{sampler}, {evaluations}"] = row = distances(embeddings(sounds, rate), reference)
-                print(sampler, evaluations, {name: round(value, 2) for name, value in row.items()}, flush=True)
-    sounds = drawn(model, [0] * len(wanted), "dpmpp_2m", 32, seed=1)
-    table["rows"]["dpmpp_2m, 32, no kind asked for"] = distances(embeddings(sounds, rate), reference)
-    return table
+                made[f"{sampler}, {evaluations}"] = row_of(sampler, evaluations, wanted)
+    path = options.out / "quality.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    rows = before["rows"] if {k: before.get(k) for k in fixed} == json.loads(json.dumps(fixed)) else {}
+    for name, make in made.items():
+        if name not in rows:
+            rows[name] = make()
+            path.write_text(json.dumps(fixed | {"rows": rows}, indent=1) + "\n")
+            print(name, {key: round(value, 2) for key, value in rows[name].items()}, flush=True)
+    return fixed | {"rows": rows}
 
 
 def spectra(sounds: np.ndarray, rate: int) -> torch.Tensor:

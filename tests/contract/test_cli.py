@@ -248,7 +248,10 @@ def test_debug_lets_an_error_through(damaged, tmp_path, monkeypatch):
 def test_sources_are_listed(run):
     code, out, _ = run("data", "list")
     assert code == 0
-    assert "warzone2100-music" in out
+    assert "warzone2100" in out and "Warzone 2100 soundtracks" in out
+    code, out, _ = run("data", "list", "--json")
+    assert code == 0
+    assert "warzone2100-music" in {source["package"] for source in json.loads(out)}
 
 
 def test_an_unknown_source_is_refused(run, tmp_path):

@@ -129,7 +129,7 @@ def test_known_samples_map_to_the_models_rate() -> None:
 
 def test_another_system_is_refused_and_the_way_is_said(tiny: Path) -> None:
     audio = music(1.5)
-    with pytest.raises(InputError, match=r"conffusion is of the system conffusion.*sfumato models convert"):
+    with pytest.raises(InputError, match=r"conffusion is a model of the system conffusion.*sfumato models convert"):
         repair(audio, [(0.7, 0.75)], sample_rate=RATE, settings=Settings(method="cqtdiff", model="conffusion"))
     with pytest.raises(InputError, match=r"none was given.*sfumato models convert"):
         repair(audio, [(0.7, 0.75)], sample_rate=RATE, settings=Settings(method="cqtdiff"))

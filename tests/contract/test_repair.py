@@ -252,12 +252,31 @@ SHAPES = {
 """What a system calls its network with (state, noise level, condition; or a picture), and what it needs back."""
 
 
+def calls(found: preset.Plan) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
+    """What the network of a preset is given, and the shape it gives back."""
+    config = found.config
+    if found.preset.system == "dance_diffusion":
+        sound = (2, config.network.channels, config.n_samples)
+        return (sound, (2,)), sound
+    if found.preset.system == "rave_prior":
+        latents = (2, config.dims, config.frames)
+        return (latents, (2,)), latents
+    return SHAPES[" ".join([found.preset.system, *([config.view] if found.preset.system == "uasrm" else [])])]
+
+
 @pytest.mark.parametrize("name", preset.names())
 def test_every_preset_builds_its_network(name: str) -> None:
     found = preset.load(name)
-    given, wanted = SHAPES[" ".join([found.preset.system, *([found.config.view] if name.startswith("uasrm") else [])])]
-    with torch.device("meta"):
+    with torch.inference_mode(), torch.device("cpu" if found.preset.system == "dance_diffusion" else "meta"):
         network = importlib.import_module(SYSTEMS[found.preset.system]).build(found.config)
+        if found.preset.system == "rave":
+            shape = found.config.network
+            bands = torch.zeros(2, shape.channels * shape.bands, 3 * shape.hop_length // shape.bands)
+            latent = network.codec.posterior(network.codec.encoder(bands)[0])[0]
+            assert latent.shape == (2, shape.latent, 3)
+            assert network.codec.decoder(latent)[0].shape == bands.shape
+            return
+        given, wanted = calls(found)
         assert network(*map(torch.zeros, given)).shape == wanted
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Sources of music and of one-shots: package, size, maker."""
+    """Sources of music and of one-shots: size of the package, makers."""
     from sfumato.data.sources import sources
 
     if as_json:
@@ -26,11 +26,12 @@ def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
         rows = [{n: getattr(one, n) for n in names} | {"kind": kinds[one.one_shots]} for one in sources()]
         say(json.dumps(rows, indent=2))
         return
-    table = table_of("source", "kind", "package", "version", "MB", "made by")
+    table = table_of("source", "kind", "MB", "made by")
     for source in sources():
         kind = "one-shots" if source.one_shots else "music"
-        table.add_row(source.name, kind, source.package, source.version, str(source.megabytes), source.attribution)
+        table.add_row(source.name, kind, str(source.megabytes), source.attribution)
     show(table)
+    say("packages and versions: --json")
 
 
 def fetch(

@@ -122,10 +122,9 @@ class Program:
         if layer.kind == "up":
             return y.reshape(len(y) * layer.factor, -1), frames * layer.factor
         if layer.point is not None:
-            bent = np.empty_like(y)
-            self.leaky(y, bent)
-            z = self.multiply(Memory(bent, bent), layer.point.matrix[:-1])
-            self.does(np.add, z, layer.point.matrix[-1], z)
+            bent = np.ones((len(y), y.shape[1] + 1), np.float32)
+            self.leaky(y, bent[:, :-1])
+            z = self.multiply(Memory(bent, bent), layer.point.matrix)
             self.does(np.add, x, z, x)
             return x, frames
         return y, frames

@@ -74,7 +74,10 @@ def check_model(settings: Settings) -> None:
     what = f"{settings.model} is a model of the system {header.system}"
     if able is None:
         raise InputError(f"{what}, which fills nothing. Give one of {', '.join(sorted(set(SYSTEM.values())))}.")
-    raise InputError(f"{what}, and the method {settings.method} needs one of {wanted}. Add --method {able}.")
+    needs = f"and the method {settings.method} needs one of {wanted}"
+    if wanted == "cqtdiff":
+        needs += f" ({waveform.CONVERT})"
+    raise InputError(f"{what}, {needs}. Add --method {able}.")
 
 
 def load_model(settings: Settings) -> Model | None:

@@ -43,6 +43,9 @@ _SPARE_S = 0.001
 _TURN = threading.Lock()
 
 
+CONVERT = "`sfumato models convert FILE.pt FOLDER`"
+
+
 def check(model: Model | None) -> Model:
     """`model`, if it is a CQT-Diff+.
 
@@ -55,8 +58,7 @@ def check(model: Model | None) -> Model:
         return model
     given = "none was given" if model is None else f"{model.name} is of the system {model.system}"
     raise InputError(
-        f"The method cqtdiff needs a CQT-Diff+, and {given}. Give its folder as the model; convert one with "
-        "`sfumato models convert FILE.pt FOLDER`."
+        f"The method cqtdiff needs a CQT-Diff+, and {given}. Give its folder as the model; convert one with {CONVERT}."
     )
 
 

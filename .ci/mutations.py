@@ -3,24 +3,33 @@
 Each line of `tests/mutations.d/*.txt` is `path ::: old text ::: new text ::: test id`; the old text must occur exactly
 once in its file. Every named test must pass on the code as it is and fail (not crash at collection) on the mutant.
 Works in temporary copies of the tree. Run with the interpreter that has the development dependencies.
+
+Every run of pytest is a fork of this process, which has imported the heavy libraries and nothing of sfumato, so that
+importing them is paid once.
 """
 
 # ruff: noqa: T201
+import contextlib
+import importlib
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 LIMIT_S = 300
 TAIL_LINES = 40
+OUTPUT = "pytest-output.txt"
+FIRST = ("numpy", "scipy.signal", "scipy.optimize", "torch", "pydantic", "yaml", "typer", "rich", "soundfile", "pytest")
+FIRST += ("safetensors.torch",)
+"""Imported once, before any fork. No plugins of pytest: it wants to import those itself."""
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis", "out", "runs", "dist", "build"
 )
@@ -34,6 +43,14 @@ class Mutation:
     old: str
     new: str
     test: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """Tests to run, and what to break first."""
+
+    tests: tuple[str, ...]
+    mutation: Mutation | None = None
 
 
 @dataclass(frozen=True)
@@ -54,22 +71,23 @@ def main() -> int:
     if not mutations:
         print("error: no mutation is listed", file=sys.stderr)
         return 1
+    for name in FIRST:
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="mutations-") as scratch:
-        trees: SimpleQueue[Path] = SimpleQueue()
-        for i in range(WORKERS):
-            trees.put(Path(shutil.copytree(ROOT, Path(scratch) / f"tree{i}", ignore=LEFT_OUT)))
-        with ThreadPoolExecutor(WORKERS) as pool:
-            names = sorted({m.test for m in mutations})
-            whole = run(trees, names)
-            if whole.code != 0:  # name the culprits; those that pass alone are good enough for a verdict
-                print(f"the named tests fail together (exit {whole.code}):\n{whole.tail}", flush=True)
-                alone = list(pool.map(lambda name: run(trees, [name]), names))
-                for name, own in zip(names, alone, strict=True):
-                    if own.code != 0:
-                        print(f"error: {name} fails on the code as it is (exit {own.code}):\n{own.tail}", flush=True)
-                if any(own.code != 0 for own in alone):
-                    return 1
-            results = list(pool.map(lambda mutation: verdict(trees, mutation), mutations))
+        trees = [Path(scratch) / f"tree{i}" for i in range(WORKERS)]
+        for tree in trees:
+            shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        names = sorted({m.test for m in mutations})
+        whole = next(run(trees, [Job(tuple(names))]))
+        if whole.code != 0:  # name the culprits; those that pass alone are good enough for a verdict
+            print(f"the named tests fail together (exit {whole.code}):\n{whole.tail}", flush=True)
+            alone = list(run(trees, [Job((name,)) for name in names]))
+            for name, own in zip(names, alone, strict=True):
+                if own.code != 0:
+                    print(f"error: {name} fails on the code as it is (exit {own.code}):\n{own.tail}", flush=True)
+            if any(own.code != 0 for own in alone):
+                return 1
+        results = [verdict(done) for done in run(trees, [Job((m.test,), m) for m in mutations])]
     survived = sum(text != "caught" for text, _ in results)
     for mutation, (text, seconds) in zip(mutations, results, strict=True):
         print(f"{text:<22} {seconds:5.1f} s  {mutation.path}: {mutation.old}  ->  {mutation.new}  [{mutation.test}]")
@@ -95,36 +113,82 @@ def read_all() -> list[Mutation]:
     return mutations
 
 
-def verdict(trees: "SimpleQueue[Path]", mutation: Mutation) -> tuple[str, float]:
+def verdict(done: Run) -> tuple[str, float]:
     """What became of one mutation, and how long it took in seconds."""
-    done = run(trees, [mutation.test], mutation)
     return {0: "SURVIVED", 1: "caught"}.get(done.code, f"NO VERDICT (exit {done.code})"), done.seconds
 
 
-def run(trees: "SimpleQueue[Path]", tests: list[str], mutation: Mutation | None = None) -> Run:
-    """Run pytest on `tests` in a tree of its own, mutated for that long."""
-    tree = trees.get()
-    target = tree / mutation.path if mutation else None
-    before = target.read_text(encoding="utf-8") if target else ""
-    began = time.monotonic()
+def run(trees: Sequence[Path], jobs: Sequence[Job]) -> Iterator[Run]:
+    """Run pytest on each job, as many at a time as there are trees; results in the jobs' order, as they come."""
+    free, waiting, results = list(trees), list(enumerate(jobs)), dict[int, Run]()
+    running: dict[int, tuple[int, Path, float]] = {}
+    """Process -> number of its job, its tree, when it began."""
+    following = 0
     try:
-        if target and mutation:
-            target.write_text(before.replace(mutation.old, mutation.new), encoding="utf-8")
-        environment = os.environ | {
-            "PYTHONPATH": str(tree / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",  # a mutant of the same size and second would run the other's bytecode
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:randomly", *tests]
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=LIMIT_S, check=False)
-        text = (done.stdout + done.stderr).decode(errors="replace")
-        return Run(done.returncode, time.monotonic() - began, "\n".join(text.splitlines()[-TAIL_LINES:]))
-    except subprocess.TimeoutExpired:
-        return Run(-1, time.monotonic() - began, f"not done after {LIMIT_S} s")
+        while following < len(jobs):
+            while free and waiting:
+                number, job = waiting.pop(0)
+                tree = free.pop()
+                if job.mutation:
+                    target = tree / job.mutation.path
+                    mutant = target.read_text(encoding="utf-8").replace(job.mutation.old, job.mutation.new)
+                    target.write_text(mutant, encoding="utf-8")
+                running[start(tree, job)] = number, tree, time.monotonic()
+            for child, (number, tree, began) in list(running.items()):
+                took = time.monotonic() - began
+                ended, status = os.waitpid(child, os.WNOHANG)
+                late = not ended and took > (LIMIT_S if jobs[number].mutation else LIMIT_S * WORKERS)
+                if not ended and not late:
+                    continue
+                stop(child)
+                if late:
+                    os.waitpid(child, 0)
+                del running[child]
+                free.append(tree)
+                mutation = jobs[number].mutation
+                if mutation:
+                    shutil.copy(ROOT / mutation.path, tree / mutation.path)
+                text = (tree / OUTPUT).read_text(encoding="utf-8", errors="replace")
+                tail = "\n".join(text.splitlines()[-TAIL_LINES:])
+                results[number] = Run(-1 if late else os.waitstatus_to_exitcode(status), took, tail)
+            while following in results:
+                yield results[following]
+                following += 1
+            time.sleep(0.02)
     finally:
-        if target:
-            target.write_text(before, encoding="utf-8")
-        trees.put(tree)
+        for child in running:
+            stop(child)
+
+
+def start(tree: Path, job: Job) -> int:
+    """Fork a process that runs a job in a tree; returns its number."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = -1
+    try:
+        os.setpgid(0, 0)
+        os.chdir(tree)
+        output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.path[:0] = [str(tree / "src"), str(tree)]
+        sys.dont_write_bytecode = True  # a mutant of the same size and second would run the other's bytecode
+        os.environ |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        code = int(sys.modules["pytest"].main(["-x", "-p", "no:randomly", *job.tests]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+def stop(child: int) -> None:
+    """End a process and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":

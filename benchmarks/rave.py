@@ -18,7 +18,6 @@ import argparse
 import io
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -225,69 +224,9 @@ def cosine(a: Array, b: Array) -> float:
 
 def speed(options: argparse.Namespace) -> None:
     """Real-time factors of streaming encode + decode, one thread; the filter bank's quality and delay."""
-    import torch
-    from threadpoolctl import threadpool_limits
+    from rave_speed import speed as run
 
-    from sfumato import model as models
-    from sfumato import player
-    from sfumato.signal import pqmf
-
-    torch.set_num_threads(1)
-    own, network = player.load(options.model), models.load(options.model).network
-    codec = network.get_submodule("codec")
-    rate, hop = options.rate or own.recipe.sample_rate, own.hop_length
-    generator = np.random.default_rng(0)
-    print("| what | block, samples | real-time factor, median | slowest 1 % | ms per block, median | slowest |")
-    print("|---|---|---|---|---|---|")
-    for block in (hop, 4 * hop):
-        blocks = (0.1 * generator.standard_normal((1, own.channels, block))).astype(np.float32)
-
-        def play(state: Any, audio: Array = blocks) -> Any:
-            return own.step(audio, state)[1]
-
-        def torch_play(state: Any, block: Array = blocks) -> Any:
-            audio = torch.from_numpy(block)
-            with torch.inference_mode():
-                bands, a = codec.bank.analyse(audio, state[0])
-                raw, b = codec.encoder(bands, state[1])
-                made, c = codec.decoder(codec.posterior(raw)[0], state[2])
-                return a, b, c, codec.bank.synthesise(made, state[3])[1]
-
-        with threadpool_limits(1):
-            report("sfumato.player (NumPy)", play, own.init(1, block=block), block, rate, options.seconds)
-            begun = (codec.bank.init(1), codec.encoder.init(1), codec.decoder.init(1), codec.bank.init(1))
-            report("the same network in torch", torch_play, begun, block, rate, options.seconds)
-    shape = own.recipe.network
-    bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
-    print(f"\nFilter bank: {bank.delay} samples of delay, {1e3 * bank.delay / rate:.1f} ms; signal to error ", end="")
-    print(f"{quality_db(codec, rate):.1f} dB on white noise.")
-
-
-def report(name: str, play: Any, state: Any, block: int, rate: int, seconds: float) -> None:
-    """One row: time per block over `seconds` of wall time."""
-    times = []
-    end = time.perf_counter() + seconds
-    for _ in range(5):
-        state = play(state)
-    while time.perf_counter() < end:
-        begun = time.perf_counter()
-        state = play(state)
-        times.append(time.perf_counter() - begun)
-    median, slow = float(np.median(times)), float(np.quantile(times, 0.99))
-    factors = f"{block / rate / median:.1f} | {block / rate / slow:.1f}"
-    print(f"| {name} | {block} | {factors} | {1e3 * median:.2f} | {1e3 * max(times):.2f} |")
-
-
-def quality_db(codec: Any, rate: int) -> float:
-    """Signal to error of the filter bank alone."""
-    import torch
-
-    audio = torch.randn(1, codec.config.network.channels, 64 * codec.config.network.hop_length, dtype=torch.float32)
-    bands, _ = codec.bank.analyse(audio, codec.bank.init(1))
-    back, _ = codec.bank.synthesise(bands, codec.bank.init(1))
-    delay = codec.config.network.delay
-    error = (back[..., delay:] - audio[..., :-delay])[..., 2000:]
-    return float(10 * torch.log10(audio[..., 2000:-delay].square().sum() / error.square().sum()))
+    run(options.model, options.rate, options.seconds)
 
 
 def table(options: argparse.Namespace) -> None:
@@ -334,8 +273,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/rave"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=40, help="most works")
-    parser.add_argument("--rate", type=int, help="pretend this sample rate, for speed")
-    parser.add_argument("--seconds", type=float, default=5.0, help="wall time per row of speed")
+    parser.add_argument("--rate", type=int, default=48000, help="sample rate that speed is stated for")
+    parser.add_argument("--seconds", type=float, default=5.0, help="wall time of each row of speed")
     options = parser.parse_args()
     {"speed": speed, "rebuild": rebuild, "transfer": transfer, "table": table}[options.what](options)
 

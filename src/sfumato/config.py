@@ -164,7 +164,7 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
 def _explain(error: ValidationError, cls: type[BaseModel]) -> str:
     """The first fault of a validation as one sentence for the user."""
     first = error.errors(include_url=False)[0]
-    place, fault = first["loc"], first["msg"]
+    place, fault = first["loc"], first["msg"].removeprefix("Value error, ")
     dotted = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         fields = _fields_at(cls, place[:-1])
@@ -173,6 +173,8 @@ def _explain(error: ValidationError, cls: type[BaseModel]) -> str:
         return f"unknown setting '{dotted}'.{hint} Possible here: {', '.join(sorted(fields))}."
     if first["type"] == "missing":
         return f"the setting '{dotted}' is missing."
+    if not place and first["type"] == "value_error":  # of settings that don't go together; its text says which
+        return f"{fault}."
     given = str(first["input"])
     given = given if len(given) <= 60 else given[:57] + "..."
     return f"{dotted or cls.__name__} = {given}: {fault[0].lower() + fault[1:]}."

@@ -188,5 +188,5 @@ def test_the_command(tiny, tmp_path, capsys):
     assert sf.info(tmp_path / "l.wav").frames == round(4 * 60 * 8000 / 480)
     with pytest.raises(SystemExit) as ended:
         cli.main([str(word) for word in [*words, "--seconds", "1"]])
-    assert ended.value.code == 3
-    assert "either bpm" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: a loop takes either bpm, with bars, or seconds.\n"

@@ -226,3 +226,7 @@ def test_the_command(tiny, sound, tmp_path, capsys):
         cli.main([str(word) for word in [*words, "--gap", "7:8"]])
     assert ended.value.code == 3
     assert "not inside the sound" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in [*words, "--steps", "1"]])
+    assert ended.value.code == 2
+    assert "steps = 1" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, with_flags
+from sfumato.cli.command import Debug, typed, with_flags
 from sfumato.screen import progress_bar, say
 
 HELP = "Draw new sounds: one-shots, longer ones, or loops that are as long as their bars to the sample."
@@ -30,10 +30,9 @@ def generate(
     settings: Mapping[str, Any],
 ) -> None:
     """Draw new sounds."""
-    from sfumato.config import parse
     from sfumato.tasks.generate import Settings, generate_files
 
-    checked = parse(settings, Settings, "sfumato generate")
+    checked = typed(settings, Settings)
     with progress_bar() as progress:
         written = generate_files(destination, checked, progress)
     show(written.files, written.json, as_json)

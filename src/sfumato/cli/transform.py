@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, with_flags
+from sfumato.cli.command import Debug, typed, with_flags
 from sfumato.cli.generate import show
 from sfumato.screen import progress_bar
 
@@ -32,9 +32,14 @@ def transform(
     settings: Mapping[str, Any],
 ) -> None:
     """Make something else of a sound."""
+    from sfumato.model import load
+    from sfumato.tasks.transform import settings_of
     from sfumato.tasks.transform import transform as run
 
+    loaded = load(model)
+    known = settings_of(loaded)
     given = {name: value for name, value in settings.items() if value is not None}
+    typed({name: value for name, value in given.items() if name in known.model_fields}, known)
     with progress_bar() as progress:
-        written = run(source, destination, model, given, progress)
+        written = run(source, destination, loaded, given, progress)
     show(written.files, written.json, as_json)

@@ -11,9 +11,9 @@ from typing import Any, Optional
 
 from pydantic.fields import FieldInfo
 
-from sfumato.config import parse
+from sfumato.config import Settings, parse
 from sfumato.errors import InputError
-from sfumato.model import load
+from sfumato.model import Model, load
 from sfumato.tasks.takes import Progress, Written
 
 NAME = "transform"
@@ -28,7 +28,7 @@ FLAGS = {"kind": "--class", "other": "--with"}
 def transform(
     source: str | Path,
     destination: str | Path,
-    model: str | Path = "dance",
+    model: str | Path | Model = "dance",
     settings: Mapping[str, Any] | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Written:
@@ -39,7 +39,7 @@ def transform(
     source, destination
         Different files. Several results are numbered: OUT-1.wav, OUT-2.wav and on.
     model
-        Name or folder.
+        Name or folder, or a loaded one.
     settings
         Names and values of the settings of the model's system, such as ``{"strength": 0.3, "count": 4}``.
     progress
@@ -52,14 +52,26 @@ def transform(
     ResourceError
         The disk is full or the folder can't be written; what was written before is whole.
     """
-    loaded = load(model)
-    if loaded.system not in SYSTEMS:
-        kind, known = f"{loaded.name} is of the system {loaded.system}", ", ".join(SYSTEMS)
-        raise InputError(f"{kind} and transforms nothing. Give a model of: {known}.")
-    module = _module(loaded.system)
-    checked = parse(settings or {}, module.Settings, f"transform with {loaded.name}")
-    written: Written = module.transform(loaded, Path(source), Path(destination), checked, progress)
+    loaded = model if isinstance(model, Model) else load(model)
+    checked = parse(settings or {}, settings_of(loaded), f"transform with {loaded.name}")
+    run = _module(loaded.system).transform
+    written: Written = run(loaded, Path(source), Path(destination), checked, progress)
     return written
+
+
+def settings_of(model: Model) -> type[Settings]:
+    """The class of the settings that a model takes.
+
+    Raises
+    ------
+    InputError
+        It transforms nothing.
+    """
+    if model.system not in SYSTEMS:
+        kind, known = f"{model.name} is of the system {model.system}", ", ".join(SYSTEMS)
+        raise InputError(f"{kind} and transforms nothing. Give a model of: {known}.")
+    settings: type[Settings] = _module(model.system).Settings
+    return settings
 
 
 def fields() -> dict[str, FieldInfo]:

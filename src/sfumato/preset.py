@@ -126,15 +126,17 @@ def train(
     preset = plan.preset
     rendered = None if preset.data.renders else False
     used = manifest.select(rows, "train", rendered)
-    if not used:
-        raise InputError(
-            f"{data} holds no recording to train on: of its {_counted(rows)}, none that isn't rendered has the split "
-            "train. At least one work must be in train, and another in validation for the model to be tried on. "
-            'Name splits in manifest.jsonl ("split": "train"; docs/data.md shows how), or take renders too '
-            "(--set data.renders=true)."
-        )
     if preset.data.calibration:
         used += manifest.select(rows, "calibration", rendered)
+    if not preset.data.unstated:
+        used = [row for row in used if "unstated" not in row.licence]
+    if not used:
+        raise InputError(
+            f"{data} holds no recording to train on: of its {_counted(rows)}, none that the preset takes has the split "
+            "train. At least one work must be in train, and another in validation for the model to be tried on. "
+            'Name splits in manifest.jsonl ("split": "train"; docs/data.md shows how), or take renders too '
+            "(--set data.renders=true), or those of unstated licence (--set data.unstated=true)."
+        )
     folder = Path(preset.data.bank) if preset.data.bank else out / "bank"
     build = EXAMPLES[preset.system]
     examples = build(used, data, folder / "train", "train", plan.config, preset.data, progress)

@@ -7,7 +7,7 @@ import torch
 
 from sfumato import model as models
 from sfumato import preset
-from sfumato.data import latents, loaders
+from sfumato.data import latents, loaders, manifest
 from sfumato.errors import InputError
 from sfumato.systems import rave, rave_prior
 from sfumato.tasks import generate
@@ -112,3 +112,20 @@ def test_loops_and_kinds_are_refused(prior):
     for extra in ({"loop": True}, {"kind": "kick"}):
         with pytest.raises(InputError, match="knows no loops, kinds"):
             next(generate.generate(generate.Settings(model=str(prior), seconds=0.5, steps=2, **extra)))
+
+
+def test_recordings_of_unstated_licence_are_left_out_where_the_preset_says_so(home, tmp_path):
+    licences = ("CC0-1.0", "score: unstated; soundfont: MIT")
+    listed = [
+        row.model_copy(update={"licence": licence, "split": "train"})
+        for row, licence in zip(rows(home), licences, strict=True)
+    ]
+    for row in listed:
+        (tmp_path / row.path).write_bytes((home / "sounds" / row.path).read_bytes())
+    manifest.write(tmp_path / "manifest.jsonl", listed)
+    few = ("train.steps=1", f"config.codec={home / 'codec'}", "config.dims=4", "config.frames=16", "config.widths=[8,16]")
+    for unstated, used in ((False, 1), (True, 2)):
+        plan = preset.load("rave-piano-prior", [*few, f"data.unstated={str(unstated).lower()}"])
+        done = preset.train(plan, tmp_path, tmp_path / f"{unstated}")
+        said = " ".join(models.read_header(done.model).card.data)
+        assert f"{used} recordings" in said and ("unstated" in said) == unstated

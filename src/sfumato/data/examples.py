@@ -25,6 +25,7 @@ class DataSettings(Settings):
     validation_examples: int = Field(256, ge=0, description="validation examples; 0 for no validation")
     seed: int = Field(1, ge=0, description="seed of the examples")
     renders: bool = Field(False, description="also train on renders of scores, whose licences are their own")
+    unstated: bool = Field(True, description="also train on recordings whose licence is stated nowhere")
     calibration: bool = Field(False, description="also train on the split calibration, where nothing is calibrated")
     patterns: bool = Field(False, description="codecs only: lay short sounds out as patterns instead of cropping")
     processes: int = Field(2, ge=1, description="processes that make the examples")

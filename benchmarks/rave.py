@@ -3,13 +3,16 @@
     python benchmarks/rave.py speed --model rave-piano
     python benchmarks/rave.py rebuild --data DIR --model rave-piano [--phase-one FOLDER] --out runs/rave
     python benchmarks/rave.py transfer --data DIR --of OTHER --model rave-piano --out runs/rave
+    python benchmarks/rave.py rates --data DIR --model rave-piano --out runs/rave
     python benchmarks/rave.py table --out runs/rave
+    python benchmarks/rave.py picture --out runs/rave
 
 `rebuild` takes one excerpt of ten seconds of each work of the test split (30 s of each recording for the distances of
 sets), encodes and decodes it with the model (and with the same network as it was before its adversarial phase), with
-fewer principal directions, and with Opus;
-`transfer` sends recordings of another folder's test split through the model. Both write a JSON file that `table`
-prints. Nothing of the test split was used in training. `speed` prints its table at once: all on one thread, in one run.
+fewer principal directions, and with Opus; `transfer` sends recordings of another folder's test split through the model;
+`rates` writes `.sfz` files of the same excerpts at several fidelities and steps. Each writes a JSON file that `table`
+prints; `picture` draws what `rates` found. Nothing of the test split was used in training. `speed` prints its table at
+once: all on one thread, in one run.
 """
 
 from __future__ import annotations
@@ -229,11 +232,11 @@ def speed(options: argparse.Namespace) -> None:
     run(options.model, options.rate, options.seconds)
 
 
-def table(options: argparse.Namespace) -> None:
-    """Print what was measured."""
+def rebuild_table(out: Path) -> None:
+    """Print what `rebuild` found."""
     from sfumato.metrics.bootstrap import bootstrap
 
-    rebuilt = json.loads((options.out / "rebuild.json").read_text())
+    rebuilt = json.loads((out / "rebuild.json").read_text())
     rows = rebuilt["rows"]
     ways = list(dict.fromkeys(row["way"] for row in rows))
     n = len({row["work"] for row in rows})
@@ -248,24 +251,63 @@ def table(options: argparse.Namespace) -> None:
         cells += [f"{rebuilt['sets'][way][name]:.2f}" for name in ("frechet", "kernel")]
         print(f"| {way} | {' | '.join(cells)} |")
     print(f"\nFréchet and kernel distance: {rebuilt['embeddings']} musicnn embeddings of 30 s of each test recording.")
-    path = options.out / "transfer.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        print(f"\nTransfer of timbre, n = {len(found['rows'])} recordings, {found['n']} embeddings each:\n")
-        print("| what | value |\n|---|---|")
-        for name, value in found["frechet"].items():
-            print(f"| Fréchet distance to the domain (musicnn): {name} | {value:.2f} |")
-        for key in ("chroma", "chroma of another place", "loudness"):
-            rows = found["rows"]
-            got = bootstrap(np.array([row[key] for row in rows]), [row["work"] for row in rows])
-            kind = "correlation" if key == "loudness" else "similarity"
-            print(f"| {key}, {kind} | {got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}] |")
+
+
+def transfer_table(out: Path) -> None:
+    """Print what `transfer` found."""
+    from sfumato.metrics.bootstrap import bootstrap
+
+    found = json.loads((out / "transfer.json").read_text())
+    print(f"\nTransfer of timbre, n = {len(found['rows'])} recordings, {found['n']} embeddings each:\n")
+    print("| what | value |\n|---|---|")
+    for name, value in found["frechet"].items():
+        print(f"| Fréchet distance to the domain (musicnn): {name} | {value:.2f} |")
+    for key in ("chroma", "chroma of another place", "loudness"):
+        rows = found["rows"]
+        got = bootstrap(np.array([row[key] for row in rows]), [row["work"] for row in rows])
+        kind = "correlation" if key == "loudness" else "similarity"
+        print(f"| {key}, {kind} | {got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}] |")
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print what was measured."""
+    from rave_rates import table as rates_table
+
+    if (options.out / "rebuild.json").exists():
+        rebuild_table(options.out)
+    if (options.out / "transfer.json").exists():
+        transfer_table(options.out)
+    rates_table(options.out)
+
+
+def rates(options: argparse.Namespace) -> None:
+    """Rate and distortion of `.sfz` files beside Opus."""
+    from rave_rates import rates as run
+
+    run(options)
+
+
+def picture(options: argparse.Namespace) -> None:
+    """Draw what `rates` found."""
+    from rave_rates import picture as draw
+
+    draw(options)
+
+
+PARTS = {
+    "speed": speed,
+    "rebuild": rebuild,
+    "transfer": transfer,
+    "rates": rates,
+    "table": table,
+    "picture": picture,
+}
 
 
 def main() -> None:
     """Run a subcommand."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "rebuild", "transfer", "table"))
+    parser.add_argument("what", choices=PARTS)
     parser.add_argument("--data", type=Path, help="folder of a built manifest, of the model's domain")
     parser.add_argument("--of", type=Path, help="folder of a built manifest of other music, for transfer")
     parser.add_argument("--model", default="rave-piano")
@@ -276,7 +318,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=48000, help="sample rate that speed is stated for")
     parser.add_argument("--seconds", type=float, default=5.0, help="wall time of each row of speed")
     options = parser.parse_args()
-    {"speed": speed, "rebuild": rebuild, "transfer": transfer, "table": table}[options.what](options)
+    PARTS[options.what](options)
 
 
 if __name__ == "__main__":

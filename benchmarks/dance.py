@@ -254,7 +254,8 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
             made = sum(take.audio.shape[1] for take in draws(model, settings, lambda *_: None))
             took, worked = time.perf_counter() - began, time.process_time() - busy
             seconds = made / model.config.sample_rate
-            result[f"{name}, {threads} threads"] = [seconds / took, seconds / worked]
+            result[f"{name}, {threads} threads"] = row = [seconds / took, seconds / worked]
+            print(name, threads, row, flush=True)
     result["steps"] = Settings().steps
     return result
 

@@ -41,12 +41,19 @@ METRICS = {
 }
 
 
-def excerpts(data: Path, seconds: float, seed: int, limit: int, every: bool = False) -> list[tuple[str, Array, int]]:
-    """(work, mono audio, sample rate): one excerpt of each test work (or every recording), where there is sound."""
+def excerpts(
+    data: Path, seconds: float, seed: int, limit: int, every: bool = False, patterns: bool = False
+) -> list[tuple[str, Array, int]]:
+    """(work, mono audio, sample rate): one excerpt of each test work (or every recording), where there is sound.
+
+    With `patterns`, 40 patterns of the test sounds, laid out as in training.
+    """
     from sfumato.data import manifest
     from sfumato.data.crops import Crops
 
     rows = manifest.select(manifest.read(data / "manifest.jsonl"), "test")
+    if patterns:
+        return laid_out(rows, data, seconds, seed)
     works: dict[str, Any] = {}
     for row in sorted(rows, key=lambda row: row.recording):
         if row.seconds > seconds + 1:
@@ -57,6 +64,17 @@ def excerpts(data: Path, seconds: float, seed: int, limit: int, every: bool = Fa
         crops = Crops([row], data, round(seconds * row.sample_rate), 1, (-22.0, -22.0))
         found.append((work, crops.crop(seed, 0, item)[0], row.sample_rate))
     return found
+
+
+def laid_out(rows: list[Any], data: Path, seconds: float, seed: int) -> list[tuple[str, Array, int]]:
+    """(name, mono audio, sample rate) of patterns of short sounds."""
+    from sfumato.data.codec import LONGEST_S, Patterns
+    from sfumato.data.oneshots import read_sound, trimmed
+
+    rate = 44100
+    sounds = [trimmed(read_sound(data / row.path, 1, rate, LONGEST_S)) for row in rows]
+    laid = Patterns([sound for sound in sounds if sound is not None], rate, round(seconds * rate))
+    return [(f"pattern {number}", laid.item(seed, number)[0], rate) for number in range(40)]
 
 
 def through(player: Any, audio: Array, keep: int | None = None) -> Array:
@@ -143,6 +161,13 @@ def ways_of(model: Any, first: Any, audio: Array, rate: int) -> dict[str, tuple[
     return ways
 
 
+def sets_of(options: argparse.Namespace) -> list[tuple[str, Array, int]]:
+    """What the distances of sets are measured on."""
+    if options.patterns:
+        return excerpts(options.data, SECONDS, options.seed + 1, options.limit, patterns=True)
+    return excerpts(options.data, 30.0, options.seed, options.limit, every=True)
+
+
 def rebuild(options: argparse.Namespace) -> None:
     """Measure every way of coding: on ten seconds of every test work, and as a set on 30 s of every recording."""
     from sfumato import player
@@ -153,14 +178,14 @@ def rebuild(options: argparse.Namespace) -> None:
     model = player.load(options.model)
     first = player.load(options.phase_one) if options.phase_one else None
     rows, embed = [], embedder()
-    for work, audio, rate in excerpts(options.data, SECONDS, options.seed, options.limit):
+    for work, audio, rate in excerpts(options.data, SECONDS, options.seed, options.limit, patterns=options.patterns):
         if rate != model.recipe.sample_rate:
             raise SystemExit(f"{work} is at {rate} Hz, the model at {model.recipe.sample_rate} Hz.")
         for way, (made, kbps) in ways_of(model, first, audio, rate).items():
             rows.append({"work": work, "way": way, "kbps": kbps, **score(audio, made, rate)})
         print(work, flush=True)
     sets: dict[str, list[Array]] = {}
-    for recording, audio, rate in excerpts(options.data, 30.0, options.seed, options.limit, every=True):
+    for recording, audio, rate in sets_of(options):
         for way, made in {"": (audio, None), **ways_of(model, first, audio, rate)}.items():
             sets.setdefault(way, []).append(embed(made[0], rate))
         print(recording, flush=True)
@@ -247,10 +272,11 @@ def rebuild_table(out: Path) -> None:
         cells = []
         for metric in METRICS:
             got = bootstrap(np.array([row[metric] for row in own]), [row["work"] for row in own])
-            cells.append(f"{got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}]")
+            places = 4 if metric == "zimtohrli" else 2
+            cells.append(f"{got.value:.{places}f} [{got.lower:.{places}f}, {got.upper:.{places}f}]")
         cells += [f"{rebuilt['sets'][way][name]:.2f}" for name in ("frechet", "kernel")]
         print(f"| {way} | {' | '.join(cells)} |")
-    print(f"\nFréchet and kernel distance: {rebuilt['embeddings']} musicnn embeddings of 30 s of each test recording.")
+    print(f"\nFréchet and kernel distance: {rebuilt['embeddings']} musicnn embeddings of each way.")
 
 
 def transfer_table(out: Path) -> None:
@@ -315,6 +341,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/rave"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=40, help="most works")
+    parser.add_argument("--patterns", action="store_true", help="lay the short sounds of --data out as in training")
     parser.add_argument("--rate", type=int, default=48000, help="sample rate that speed is stated for")
     parser.add_argument("--seconds", type=float, default=5.0, help="wall time of each row of speed")
     options = parser.parse_args()

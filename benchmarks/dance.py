@@ -302,10 +302,15 @@ def table(options: argparse.Namespace) -> None:
 
     found = read("quality")
     print(f"{found['count']} sounds each against {found['reference']} held-out ones.\n")
-    print("| sounds | Fréchet, envelope | kernel, envelope | kernel, musicnn |\n|---|---|---|---|")
-    for name, row in found["rows"].items():
-        cells = [f"{row[key]:.2f}" for key in ("frechet_envelope", "kernel_envelope", "kernel_musicnn")]
-        print(f"| {name} | {' | '.join(cells)} |")
+    cells = {name: " / ".join(f"{value:.{d}f}" for value, d in zip(row.values(), (0, 1, 1), strict=True))
+             for name, row in found["rows"].items()}  # fmt: skip
+    print("| sounds | Fréchet, envelope / kernel, envelope / kernel, musicnn |\n|---|---|")
+    for name in cells:
+        if name.split(", ")[-1] not in map(str, EVALUATIONS):
+            print(f"| {name} | {cells[name]} |")
+    print(f"\n| evaluations | {' | '.join(map(str, EVALUATIONS))} |\n|---{'|---' * len(EVALUATIONS)}|")
+    for sampler in SAMPLERS:
+        print(f"| {sampler} | {' | '.join(cells.get(f'{sampler}, {n}', '') for n in EVALUATIONS)} |")
     found = read("audit")
     print(f"\n{found['count']} sounds each, nearest of {found['train']} training sounds.\n")
     print("| sounds | distance: least, median | correlation: median, largest |\n|---|---|---|")
@@ -315,8 +320,8 @@ def table(options: argparse.Namespace) -> None:
     found = read("loops")
     print("\n| seam | jump: median percentile, above the 95th | flux: the same |\n|---|---|---|")
     for name in ("loops", "sounds of that length"):
-        cells = [f"{np.median(v):.0f}, {np.sum(np.array(v) > 95)} of {len(v)}" for v in found[name].values()]
-        print(f"| {name} | {' | '.join(cells)} |")
+        seams = [f"{np.median(v):.0f}, {np.sum(np.array(v) > 95)} of {len(v)}" for v in found[name].values()]
+        print(f"| {name} | {' | '.join(seams)} |")
     found = read("strength")
     rho = np.array([row["spearman"] for row in found["rows"].values()])
     mean = np.mean([row["distance"] for row in found["rows"].values()], axis=(0, 2))

@@ -63,6 +63,67 @@ def test_cfg_is_linear_in_the_score():
     assert torch.allclose(found, 3 * scores[0] - 2 * scores[1], atol=1e-5)
 
 
+def normal_denoiser(mean, std):
+    """The exact denoiser of independent N(mean, std²) samples."""
+
+    def denoise(x, sigma):
+        gain = std**2 / (std**2 + spread(sigma, x) ** 2)
+        return mean + gain * (x - mean)
+
+    return denoise
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.5, 4.0])
+def test_guidance_between_gaussians_of_one_spread_moves_their_mean(scale):
+    """The guided denoiser of N(a, s²) against N(b, s²) is that of N(b + scale (a - b), s²): samples show its mean."""
+    a, b, std = 0.7, -0.2, 0.5
+    guided = guide.cfg(normal_denoiser(a, std), normal_denoiser(b, std), scale)
+    x, sigma = WALK(2).double(), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    torch.testing.assert_close(guided(x, sigma), normal_denoiser(b + scale * (a - b), std)(x, sigma))
+    start = 20.0 * noise.normal((1, 1, 4000), seed=1, item=0, step=0)
+    drawn = sample.last(sample.heun(guided, start, schedule.karras(40, 0.01, 20.0).float()))
+    arrived = 1 - std / math.hypot(std, 20.0)  # the noise that the sampler starts from has no mean
+    assert float(drawn.mean()) == pytest.approx(arrived * (b + scale * (a - b)), abs=0.02)
+    assert float(drawn.std()) == pytest.approx(std, rel=0.03)
+
+
+def test_outside_its_interval_guidance_costs_and_changes_nothing():
+    calls = []
+
+    def unconditional(x, sigma):
+        calls.append(sigma.clone())
+        return pointwise(x, sigma)
+
+    conditional = normal_denoiser(1.0, 0.5)
+    guided = guide.cfg(conditional, unconditional, 3.0, interval=(0.5, 2.0))
+    for outside in (0.5, 2.0001):
+        assert torch.equal(guided(WALK(3), torch.full((2,), outside)), conditional(WALK(3), torch.full((2,), outside)))
+    assert not calls
+    mixed = torch.tensor([2.0, 0.4])
+    found, everywhere = guided(WALK(3), mixed), guide.cfg(conditional, pointwise, 3.0)(WALK(3), mixed)
+    assert len(calls) == 1
+    assert torch.equal(found[0], everywhere[0])
+    assert torch.equal(found[1], conditional(WALK(3), mixed)[1])
+    with pytest.raises(InputError, match="low < high"):
+        guide.cfg(conditional, pointwise, 3.0, interval=(1.0, 1.0))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_rescaling_brings_each_item_to_the_conditional_one_s_spread(share):
+    conditional = normal_denoiser(0.0, 0.9)
+    plain, scaled = (guide.cfg(conditional, pointwise, 6.0, rescale=r) for r in (0.0, share))
+    x, sigma = WALK(4).double(), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    before, after = plain(x, sigma), scaled(x, sigma)
+    wanted = share * conditional(x, sigma).flatten(1).std(dim=1) + (1 - share) * before.flatten(1).std(dim=1)
+    torch.testing.assert_close(after.flatten(1).std(dim=1), wanted)
+    torch.testing.assert_close(after / after.flatten(1).norm(dim=1)[:, None, None],
+                               before / before.flatten(1).norm(dim=1)[:, None, None])  # fmt: skip
+    alone = guide.cfg(conditional, pointwise, 6.0, rescale=share)(x[:1], sigma[:1])
+    torch.testing.assert_close(alone, after[:1])
+    with pytest.raises(InputError, match="rescale"):
+        guide.cfg(conditional, pointwise, 6.0, rescale=1.1)
+
+
 @given(st.integers(1, 80), st.integers(1, 40), st.data())
 @settings(max_examples=100)
 def test_windows_are_exact_for_a_pointwise_denoiser(total, length, data):

@@ -16,26 +16,55 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 
-def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+def cfg(
+    conditional: Denoiser,
+    unconditional: Denoiser,
+    scale: float,
+    interval: tuple[float, float] | None = None,
+    rescale: float = 0.0,
+) -> Denoiser:
     """Classifier-free guidance: unconditional + scale * (conditional - unconditional).
 
     Parameters
     ----------
     conditional, unconditional
-        The same network with and without its condition bound.
+        The same network with and without its condition bound. A negative prompt is one more condition, bound in place
+        of none: the guess then moves away from it.
     scale
         1 is no guidance (the unconditional one is then never evaluated), 0 is unconditional.
+    interval
+        Guide where low < sigma <= high alone; elsewhere the conditional guess is taken as it is, which saves an
+        evaluation. None guides everywhere.
+    rescale
+        From 0 to 1: how far a guided guess is brought back to the conditional one's standard deviation over each item,
+        which large scales exceed.
 
     References
     ----------
-    Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598, eq. 6, with scale = 1 + w.
+    Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598, eq. 6, with scale = 1 + w; Kynkäänniemi et
+    al., "Applying Guidance in a Limited Interval", arXiv 2404.07724, eq. 5; Lin et al., "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", arXiv 2305.08891, eqs. 15 and 16.
     """
+    if interval is not None and not interval[0] < interval[1]:
+        raise InputError(f"Guidance from sigma {interval[0]:g} to {interval[1]:g}. Give low < high.")
+    if not 0 <= rescale <= 1:
+        raise InputError(f"rescale = {rescale:g} is outside 0 … 1. Give 0 for none.")
     if scale == 1:
         return conditional
 
     def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+        active = torch.ones_like(sigma, dtype=torch.bool)
+        if interval is not None:
+            active = (sigma > interval[0]) & (sigma <= interval[1])
+        wanted = conditional(x, sigma)
+        if not bool(active.any()):
+            return wanted
         base = unconditional(x, sigma)
-        return base + scale * (conditional(x, sigma) - base)
+        guided = base + scale * (wanted - base)
+        if rescale:
+            ratio = wanted.flatten(1).std(dim=1) / guided.flatten(1).std(dim=1).clamp_min(1e-12)
+            guided = guided * spread(1 + rescale * (ratio - 1), x)
+        return torch.where(spread(active, x), guided, wanted)
 
     return denoise
 

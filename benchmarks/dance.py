@@ -21,6 +21,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from sfumato.metrics.embedders import embedder
 from sfumato.metrics.envelope_bands import envelope_bands
 from sfumato.metrics.frechet import frechet_distance, gaussian
 from sfumato.metrics.kernel_distance import kernel_distance
-from sfumato.model import Model, digest
+from sfumato.model import Card, Model, digest
 from sfumato.systems import dance_diffusion
 from sfumato.tasks import vary
 from sfumato.tasks.generate import Settings, draws, generate, levels, load_generator
@@ -47,6 +48,11 @@ SPEEDS = 2.0 ** (np.arange(-3, 4) / 12)
 AUDIT_RATE = 11025
 LOOPS = (16, 120.0)
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+
+
+def identity(model: Model) -> str:
+    """Hash of weights and configuration; the card may come to hold figures that are measured here."""
+    return digest(replace(model, card=Card()))
 
 
 def windows(model: Model, data: Path, split: str) -> tuple[np.ndarray, list[int], list[str]]:
@@ -120,7 +126,7 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
     hiss = rng.normal(0, 0.2, (len(wanted), held.shape[1]))
     half = rng.permutation(len(held))
     parts = [{name: rows[half[a::2]] for name, rows in reference.items()} for a in (0, 1)]
-    fixed = {"reference": len(held), "count": len(wanted), "kinds": dict(Counter(wanted)), "model": digest(model)}
+    fixed = {"reference": len(held), "count": len(wanted), "kinds": dict(Counter(wanted)), "model": identity(model)}
     made: dict[str, Callable[[], dict[str, float]]] = {
         "floor: real, other kits": lambda: distances(embeddings(real, rate), reference),
         "held-out, half against half": lambda: distances(*parts),
@@ -352,7 +358,7 @@ def main() -> None:
         picture(options)
     else:
         options.out.mkdir(parents=True, exist_ok=True)
-        found = PARTS[options.part](options) | {"model": digest(load_generator(options.model))}
+        found = PARTS[options.part](options) | {"model": identity(load_generator(options.model))}
         (options.out / f"{options.part}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -87,10 +87,12 @@ def main() -> int:
                     print(f"error: {name} fails on the code as it is (exit {own.code}):\n{own.tail}", flush=True)
             if any(own.code != 0 for own in alone):
                 return 1
-        results = [verdict(done) for done in run(trees, [Job((m.test,), m) for m in mutations])]
-    survived = sum(text != "caught" for text, _ in results)
-    for mutation, (text, seconds) in zip(mutations, results, strict=True):
-        print(f"{text:<22} {seconds:5.1f} s  {mutation.path}: {mutation.old}  ->  {mutation.new}  [{mutation.test}]")
+        survived = 0
+        for mutation, done in zip(mutations, run(trees, [Job((m.test,), m) for m in mutations]), strict=True):
+            text = {0: "SURVIVED", 1: "caught"}.get(done.code, f"NO VERDICT (exit {done.code})")
+            survived += text != "caught"
+            change = f"{mutation.path}: {mutation.old}  ->  {mutation.new}  [{mutation.test}]"
+            print(f"{text:<22} {done.seconds:5.1f} s  {change}", flush=True)
     print(f"{len(mutations) - survived} of {len(mutations)} mutations caught")
     return int(survived > 0)
 
@@ -111,11 +113,6 @@ def read_all() -> list[Mutation]:
                 sys.exit(f"error: {file}, line {number}: the old text occurs {count} times in {mutation.path}")
             mutations.append(mutation)
     return mutations
-
-
-def verdict(done: Run) -> tuple[str, float]:
-    """What became of one mutation, and how long it took in seconds."""
-    return {0: "SURVIVED", 1: "caught"}.get(done.code, f"NO VERDICT (exit {done.code})"), done.seconds
 
 
 def run(trees: Sequence[Path], jobs: Sequence[Job]) -> Iterator[Run]:

@@ -174,9 +174,9 @@ def start(tree: Path, job: Job) -> int:
         sys.dont_write_bytecode = True  # a mutant of the same size and second would run the other's bytecode
         os.environ |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         code = int(sys.modules["pytest"].main(["-x", "-p", "no:randomly", *job.tests]))
-    except BaseException:
-        traceback.print_exc()
     finally:
+        if sys.exc_info()[0]:
+            traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code & 0xFF)

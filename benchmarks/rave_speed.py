@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from sfumato import model as models
 from sfumato import player, preset
-from sfumato.folder import FORMAT, Header
 from sfumato.model import Card, Model
-from sfumato.player import weights
 from sfumato.signal import pqmf
 from sfumato.systems import rave
+from sfumato.tasks.timbre import player_of
 
 Array = NDArray[np.float32]
 Play = Callable[[], Array]
@@ -67,14 +66,6 @@ def random_model(name: str) -> Model:
     config = config.model_copy(update={"judges": None})
     network = rave.build(config).eval().requires_grad_(False)
     return Model(f"{name}-random", rave.NAME, config, network, Card(sample_rate=config.sample_rate))
-
-
-def player_of(model: Model) -> player.Player:
-    """The NumPy player of a model that lies in no folder."""
-    tensors = {key: value.numpy() for key, value in model.network.state_dict().items()}
-    config = model.config.model_dump(mode="json")
-    header = Header(format=FORMAT, name=model.name, system=model.system, config=config, card=model.card)
-    return player.Player(weights.build(header, tensors, model.name))
 
 
 def in_numpy(codec: player.Player, audio: Array) -> Play:

@@ -37,7 +37,7 @@ SOLITARY = ("networks", "systems")
 """Folders whose files may not import each other: one architecture, one paper, one file."""
 PURE = ("diffusion", "signal", "interval", "networks")
 OPTIONAL = ("av", "tensorboard", "music21", "pretty_midi", "librosa", "zimtohrli", "jaxtyping", "beartype", "diffusers")
-OPTIONAL += ("vector_quantize_pytorch",)
+OPTIONAL += ("vector_quantize_pytorch", "sounddevice")
 
 
 def module_of(path):

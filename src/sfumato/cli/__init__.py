@@ -1,4 +1,4 @@
-"""The command line, a file each: `sfumato repair | detect | generate | transform | encode | decode | train` and more.
+"""The command line, a file each: `sfumato repair | detect | generate | transform | encode | decode | play` and more.
 
 Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sfumato import __version__
-from sfumato.cli import conffusion, data, decode, detect, encode, generate, models, repair, train, transform
+from sfumato.cli import conffusion, data, decode, detect, encode, generate, models, play, repair, train, transform
 from sfumato.cli.command import guarded
 from sfumato.screen import say
 
@@ -68,6 +68,7 @@ def _application(wanted: str | None) -> typer.Typer:
     app.command("transform", help=transform.HELP)(guarded(transform.flagged() if wanted == "transform" else _nothing))
     app.command("encode", help=encode.HELP)(guarded(encode.flagged() if wanted == "encode" else _nothing))
     app.command("decode")(guarded(decode.decode))
+    app.command("play", help=play.HELP)(guarded(play.flagged() if wanted == "play" else _nothing))
     app.command("detect")(guarded(detect.detect))
     app.command("train")(guarded(train.train))
     music = typer.Typer(help="Music to train on: list, fetch and build it.", no_args_is_help=True)

@@ -1,7 +1,6 @@
 """Timbre transfer: a sound through the codec of another domain, which says it in its own voice.
 
-Between encoding and decoding the latent stands on its principal axes, in standard deviations: each can be moved (bias)
-and stretched (scale), and those that a fidelity leaves out are put to their mean.
+Between encoding and decoding, `latent_axes` says what happens to the latent.
 
 References
 ----------
@@ -11,86 +10,40 @@ References
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, field_validator
 
 from sfumato import __version__
 from sfumato.audio import Recording, open_recording, write_blocks
-from sfumato.config import Settings as BaseSettings
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
 from sfumato.folder import FORMAT, Header
 from sfumato.model import Model
 from sfumato.player import Player, axes
-from sfumato.player.weights import Array, Weights, build
+from sfumato.player.weights import Array, build
+from sfumato.tasks.latent_axes import Settings, alter, pairs
 from sfumato.tasks.streams import BLOCK, resampled, skipped, streams
 from sfumato.tasks.takes import SUBTYPE, Progress, Written, check, record_of
 
+__all__ = ["NAME", "Settings", "alter", "pairs", "player_of", "transform"]
+
 NAME = "timbre"
-_FARTHEST = 100.0
 
 
-class Settings(BaseSettings):
-    """What to do to the latent."""
-
-    fidelity: float = Field(1.0, gt=0, le=1, description="share of the latent's singular values kept")
-    bias: list[str] | None = Field(
-        None, description="axis=value, such as 0=1.5: moves an axis, 0 the strongest, by standard deviations"
-    )
-    scale: list[str] | None = Field(None, description="axis=value, such as 1=2: stretches an axis about its mean")
-
-    @field_validator("bias", "scale")
-    @classmethod
-    def _pairs(cls, given: list[str] | None) -> list[str] | None:
-        pairs(given)
-        return given
-
-
-def pairs(given: list[str] | None) -> dict[int, float]:
-    """Axis -> value, from texts such as 0=1.5.
+def player_of(model: Model) -> Player:
+    """The player of a model at hand.
 
     Raises
     ------
-    ValueError
-        A text is no such pair.
+    ModelError
+        The model is no codec.
     """
-    found = {}
-    for text in given or ():
-        axis, equals, value = text.partition("=")
-        try:
-            found[int(axis)] = float(value)
-        except ValueError:
-            equals = ""
-        if not equals or int(axis) < 0 or not abs(float(value)) <= _FARTHEST:
-            raise ValueError(f"'{text}' is no axis=value, such as 0=1.5, with a value up to {_FARTHEST:g}")
-    return found
-
-
-def alter(
-    weights: Weights, latent: Array, fidelity: float, bias: Mapping[int, float], scale: Mapping[int, float]
-) -> Array:
-    """A latent (batch, latent, frames) with its axes moved, stretched and left out.
-
-    Raises
-    ------
-    InputError
-        There is no such axis.
-    """
-    n = len(weights.scale)
-    for axis in {*bias, *scale}:
-        if not 0 <= axis < n:
-            raise InputError(f"There is no axis {axis}: {weights.name} has 0 to {n - 1}.")
-    kept = axes.keep(weights, fidelity)
-    places = axes.coordinates(weights, latent)
-    for axis, factor in scale.items():
-        places[:, axis] *= factor
-    for axis, deviations in bias.items():
-        places[:, axis] += deviations * weights.scale[axis]
-    places[:, kept.dims - 1] *= kept.share
-    return axes.latent(weights, places[:, : kept.dims])
+    tensors = {key: value.numpy() for key, value in model.network.state_dict().items()}
+    config = model.config.model_dump(mode="json")
+    header = Header(format=FORMAT, name=model.name, system=model.system, config=config, card=model.card)
+    return Player(build(header, tensors, model.name))
 
 
 def transform(model: Model, source: Path, destination: Path, settings: Settings, progress: Progress) -> Written:
@@ -103,10 +56,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     ResourceError
         The disk is full or the folder can't be written.
     """
-    tensors = {key: value.numpy() for key, value in model.network.state_dict().items()}
-    config = model.config.model_dump(mode="json")
-    header = Header(format=FORMAT, name=model.name, system=model.system, config=config, card=model.card)
-    codec = Player(build(header, tensors, model.name))
+    codec = player_of(model)
     with open_recording(source) as recording:
         info = recording.info
         if info.nonfinite:

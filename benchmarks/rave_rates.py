@@ -69,10 +69,12 @@ def table(out: Path) -> None:
         works, cells = [row["work"] for row in rows], []
         for name in ("kbps", *METRICS):
             got = bootstrap(np.array([row[name] for row in rows]), works)
-            cells.append(f"{got.value:.2f} [{got.lower:.2f}, {got.upper:.2f}]")
+            digits = 4 if name == "zimtohrli" else 2
+            cells.append(f"{got.value:.{digits}f} [{got.lower:.{digits}f}, {got.upper:.{digits}f}]")
         stored = f"{step:g} | {rows[0]['dims']}" if "dims" in rows[0] else "– | –"
         rate = "–" if way == "not stored" else cells[0]
-        print(f"| {way} | {stored} | {rate} | {' | '.join(cells[1:])} |")
+        name = f"Opus, {step:g} kbit/s" if way == "Opus" else way
+        print(f"| {name} | {stored} | {rate} | {' | '.join(cells[1:])} |")
 
 
 def picture(options: argparse.Namespace) -> None:

@@ -20,10 +20,10 @@ NEEDS_NETWORK = {"sfumato data build warzone2100 --out data"}
 
 NEEDS_CHECKPOINT = {
     "sfumato models convert maestro_22k_8s-750000.pt cqtdiff": "maestro_22k_8s-750000.pt",
-    "sfumato repair piano.flac repaired.flac --gap 12.30:12.55 --method cqtdiff --model cqtdiff --draws 1": "piano.flac",
-    "sfumato models convert glitch.ckpt glitch --system dance_diffusion --set sample_rate=48000 --set n_samples=65536": (
-        "glitch.ckpt"
-    ),
+    "sfumato repair piano.flac repaired.flac --gap 12.30:12.55 --method cqtdiff --model cqtdiff "
+    "--draws 1": "piano.flac",
+    "sfumato models convert glitch.ckpt glitch --system dance_diffusion --set sample_rate=48000 "
+    "--set n_samples=65536": "glitch.ckpt",
     "sfumato models convert pipeline maestro --system dance_diffusion": "pipeline",
     "sfumato generate out.wav --model glitch --sampler iplms --grid crash --steps 100": "glitch",
 }

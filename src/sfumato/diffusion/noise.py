@@ -91,6 +91,27 @@ def walk(shape: Sequence[int], *, seed: int, items: Sequence[int]) -> Noise:
     return noise
 
 
+def slerp(first: Float[Tensor, "*b n"], second: Float[Tensor, "*b n"], weight: float) -> Float[Tensor, "*b n"]:
+    """The point at `weight` of the way from `first` (0) to `second` (1) on the arc between the two (last axis).
+
+    Lengths go evenly on the logarithmic scale; directions as Shoemake's slerp, so that noise stays as loud as noise.
+    Where the arc is straight, or where opposite vectors have none, the way is the line.
+
+    References
+    ----------
+    K. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
+    """
+    lengths = [v.norm(dim=-1, keepdim=True).clamp(min=1e-12) for v in (first, second)]
+    a, b = first / lengths[0], second / lengths[1]
+    angle = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()
+    straight = angle.sin() < 1e-4
+    sine = torch.where(straight, 1.0, angle.sin())
+    left = torch.where(straight, 1 - weight, ((1 - weight) * angle).sin() / sine)
+    right = torch.where(straight, weight, (weight * angle).sin() / sine)
+    met: Tensor = (left * a + right * b) * lengths[0] ** (1 - weight) * lengths[1] ** weight
+    return met
+
+
 @dataclass(frozen=True)
 class BatchNoise:
     """Random tensors for the items of one batch; each item's stream is its own, whatever batch or process it is in.

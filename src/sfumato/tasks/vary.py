@@ -28,6 +28,7 @@ from torch import Tensor
 from sfumato.audio import Recording, open_recording, write, write_edited
 from sfumato.config import Settings as BaseSettings
 from sfumato.diffusion import guide, noise, sample
+from sfumato.diffusion.noise import slerp
 from sfumato.errors import InputError
 from sfumato.model import Model
 from sfumato.systems.dance_diffusion import Config
@@ -187,26 +188,6 @@ def between(model: Model, first: _Clip, second: _Clip, settings: Settings, progr
         drawn = _followed(downwards, item + 2, count + 2, steps, progress)
         gain = math.exp((1 - weight) * math.log(first.gain) + weight * math.log(second.gain))
         yield take(_audio(drawn, first.n) / gain, config.sample_rate, item, weight=weight)
-
-
-def slerp(first: Float[Tensor, "b c n"], second: Float[Tensor, "b c n"], weight: float) -> Float[Tensor, "b c n"]:
-    """The point at `weight` of the way from `first` (0) to `second` (1), for each channel on the arc between the two.
-
-    Lengths go evenly on the logarithmic scale; directions as Shoemake's slerp, so that noise stays as loud as noise.
-
-    References
-    ----------
-    K. Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
-    """
-    lengths = [v.norm(dim=-1, keepdim=True).clamp(min=1e-12) for v in (first, second)]
-    a, b = first / lengths[0], second / lengths[1]
-    angle = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()
-    near = angle < 1e-4  # where the arc is straight
-    sine = torch.where(near, 1.0, angle.sin())
-    left = torch.where(near, 1 - weight, ((1 - weight) * angle).sin() / sine)
-    right = torch.where(near, weight, (weight * angle).sin() / sine)
-    met: Tensor = (left * a + right * b) * lengths[0] ** (1 - weight) * lengths[1] ** weight
-    return met
 
 
 @torch.no_grad()

@@ -94,6 +94,8 @@ def picture(options: argparse.Namespace) -> None:
         bound = float(np.mean([row[metric] for row in found["not stored", 0.0]]))
         plot.axhline(bound, color=GREY, lw=0.8, ls=":", label="the codec, not stored")
         plot.set_xscale("log")
+        plot.set_xticks([0.5, 1, 5, 10, 50], labels=["0.5", "1", "5", "10", "50"])
+        plot.minorticks_off()
         plot.set_xlabel("kbit/s")
         better = "more" if metric == "si_sdr" else "less"
         plot.set_title(f"{title} ({better} is better)", fontsize=9)

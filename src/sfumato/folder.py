@@ -28,6 +28,7 @@ SYSTEMS = {
     "n_conffusion": "sfumato.systems.n_conffusion",
     "rave": "sfumato.systems.rave",
     "rave_prior": "sfumato.systems.rave_prior",
+    "text_audio": "sfumato.systems.text_audio",
     "uasrm": "sfumato.systems.uasrm",
 }
 """Name of each system -> its module, imported when a model of it is loaded. Systems lie above this module, so they

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 
 from sfumato.config import Settings, override, parse, read_yaml
 from sfumato.data import (
+    captioned,
     codec,
     fill_traces,
     inpainting,
@@ -43,6 +44,7 @@ EXAMPLES: dict[str, Builder] = {
     "n_conffusion": sampled_bounds.examples,
     "rave": codec.examples,
     "rave_prior": latents.examples,
+    "text_audio": captioned.examples,
     "uasrm": spectrograms.examples,
 }
 """Name of each system -> the function that makes its training examples."""

@@ -98,7 +98,7 @@ def test_crops_are_relative_to_their_loudest_cell_and_short_sounds_go_on_in_sile
 def test_captions_come_from_the_file_or_else_from_labels(tmp_path):
     rows = [row(0, sound="wolf growl", **{"class": "animal"}), row(1, title="x"), row(2, title="03 - Calm_Night")]
     plain = captioned.captions_of(rows, tmp_path)
-    assert plain[0] == ["wolf growl", "animal, wolf growl", "class: animal, sound: wolf growl"]
+    assert plain[0] == ["wolf growl", "wolf growl, animal", "sound: wolf growl, class: animal"]
     assert plain[2] == ["Calm Night"]
     lines = [
         {"recording": "r1", "caption": "a slow waltz", "parts": {}},

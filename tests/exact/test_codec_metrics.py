@@ -20,6 +20,8 @@ def test_si_sdr_of_noise_at_a_known_level():
     for scale in (1.0, -3.0):
         assert si_sdr_db(x, scale * (x + 0.1 * y)) == pytest.approx(20.0)
     assert np.isnan(si_sdr_db(0 * x, x))
+    assert si_sdr_db(x, 0 * x) == -np.inf
+    assert si_sdr_db(x, -2 * x) == np.inf
 
 
 def test_mel_distance_of_a_change_of_level():

@@ -58,6 +58,16 @@ def test_patterns_hold_the_sounds_and_nothing_else(data):
     assert peaks.min() > codec.PEAK_DB[0] - 0.01 and peaks.max() < codec.PEAK_DB[1] + 0.01
 
 
+def test_no_pattern_is_silent():
+    ticks = codec.Patterns([np.ones((1, 3), np.float32)], 1000, 200)  # a window in five has none at first
+    windows = [ticks.item(0, i) for i in range(60)]
+    peaks = 20 * np.log10([np.abs(window).max() + 1e-9 for window in windows])
+    assert peaks.min() > codec.PEAK_DB[0] - 0.01
+    assert all(np.array_equal(window, ticks.item(0, i)) for i, window in enumerate(windows))
+    with pytest.raises(InputError, match="silent"):
+        codec.Patterns([np.full((1, 3), 1e-6, np.float32)], 1000, 200).item(0, 0)
+
+
 def test_a_sound_may_have_begun_before_its_window():
     rings = codec.Patterns([np.ones((1, 900), np.float32)], 1000, 1000)
     assert np.mean([rings.item(0, i)[0, 0] != 0 for i in range(20)]) > 0.8

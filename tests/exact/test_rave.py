@@ -35,6 +35,17 @@ def test_spectral_distance_of_a_change_of_level():
     assert abs(float(halved) - (0.5 + math.log(2))) < 2e-3
 
 
+def test_a_silent_reference_costs_no_more_than_a_quiet_one():
+    noise_ = torch.randn(2, 1, 32768, generator=torch.Generator().manual_seed(1))
+    made = 10 ** (-50 / 20) * noise_[:1]
+    silent, quiet = (float(multiscale_spectral(10 ** (level / 20) * noise_[1:], made)) for level in (-200, -70))
+    assert quiet < silent < 5 * quiet
+    assert 5 < silent < 25
+    louder = [10 ** (level / 20) * noise_[1:] for level in (-50, -20)]  # far above the floor, only ratios count
+    a, b = (float(multiscale_spectral(x, 0.5 * x)) for x in louder)
+    assert abs(a - b) < 2e-2
+
+
 def test_silence_has_a_finite_gradient():
     x = torch.zeros(1, 1, 4096, requires_grad=True)
     multiscale_spectral(torch.randn(1, 1, 4096, generator=torch.Generator().manual_seed(1)), x).backward()

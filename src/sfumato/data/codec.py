@@ -35,6 +35,9 @@ ONSETS_PER_S = 5.0
 SOFTEST_DB = -24.0
 PEAK_DB = (-20.0, -1.0)
 """Levels between which the peak of a pattern lies."""
+_AUDIBLE = 1e-4
+"""Least peak of a pattern as it was drawn: a quieter one is drawn again."""
+_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,15 @@ class Patterns:
     def item(self, seed: int, number: int) -> Audio:
         """Window (channels, samples) of item `number`, counted from the start of the training."""
         choose = chooser(seed=seed, item=number)
+        for _ in range(_TRIES):
+            window = self._laid(choose)
+            peak = float(np.abs(window).max())
+            if peak > _AUDIBLE:
+                return window * np.float32(10 ** (choose.uniform(*PEAK_DB) / 20) / peak)
+        raise InputError(f"{_TRIES} patterns of the sounds at hand were silent. Give longer or louder ones.")
+
+    def _laid(self, choose: np.random.Generator) -> Audio:
+        """A window as it was drawn, now and then without a sound."""
         before = self.sample_rate  # sounds that began up to a second earlier ring on in the window
         window = np.zeros((len(self.sounds[0]), before + self.n_samples), np.float32)
         for _ in range(1 + choose.poisson(ONSETS_PER_S * window.shape[1] / self.sample_rate)):
@@ -64,10 +76,7 @@ class Patterns:
             start = int(choose.integers(window.shape[1]))
             n = min(sound.shape[1], window.shape[1] - start)
             window[:, start : start + n] += np.float32(10 ** (choose.uniform(SOFTEST_DB, 0) / 20)) * sound[:, :n]
-        window = window[:, before:]
-        peak = float(np.abs(window).max())
-        gain = 10 ** (choose.uniform(*PEAK_DB) / 20) / peak if peak > 1e-4 else 1.0
-        return window * np.float32(gain)
+        return window[:, before:]
 
 
 def examples(

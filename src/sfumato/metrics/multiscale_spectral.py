@@ -27,6 +27,10 @@ SCALES = (2048, 1024, 512, 256, 128)
 FLOOR = 3e-6
 """Added to magnitudes before the logarithm; a full-scale sine has a magnitude of 0.5."""
 
+SILENT = 3e-4
+"""Least norm of a frame that convergence divides by: a reference below -70 dB counts as one of that level. A frame's
+norm over the square root of their number is about a sound's root mean square, whatever the window."""
+
 
 def multiscale_spectral(
     reference: Float[Tensor, "b c t"], other: Float[Tensor, "b c t"], scales: Sequence[int] = SCALES
@@ -44,7 +48,7 @@ def multiscale_spectral(
     total = x.new_zeros(())
     for n_fft in scales:
         a, b = _magnitudes(x, n_fft), _magnitudes(y, n_fft)
-        size = torch.linalg.vector_norm(a, dim=1).clamp_min(FLOOR)
+        size = torch.linalg.vector_norm(a, dim=1).clamp_min(SILENT * (x.shape[-1] * 4 / n_fft) ** 0.5)
         convergence = torch.linalg.vector_norm(a - b, dim=1) / size
         logarithms = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean(dim=1)
         total = total + (convergence + logarithms).mean()

@@ -15,7 +15,8 @@ def si_sdr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> f
     Returns
     -------
     float
-        dB; NaN (undefined) if the reference is silent, -inf if `other` has nothing of it, inf if it has nothing else.
+        dB; NaN (undefined) if the reference is silent, -inf if `other` has nothing of it or is silent, inf if it has
+        nothing else.
 
     References
     ----------
@@ -28,5 +29,7 @@ def si_sdr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> f
         return float("nan")
     shared = (made @ truth) / energy * truth
     rest = made - shared
+    if not shared.any():
+        return -float("inf")
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(np.float64(shared @ shared) / np.float64(rest @ rest)))

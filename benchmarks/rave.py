@@ -94,14 +94,14 @@ def through(player: Any, audio: Array, keep: int | None = None) -> Array:
 
 
 def opus(audio: Array, sample_rate: int, kbps: int) -> tuple[Array, float]:
-    """Audio through Opus at a constant rate, aligned; and the rate it really took, kbit/s."""
+    """Audio through Opus at a variable rate of about `kbps`, aligned; and the rate it really took, kbit/s."""
     import av
     import soxr
 
     at48 = soxr.resample(audio, sample_rate, 48000).astype(np.float32)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=48000, options={"vbr": "off", "application": "audio"})
+        stream = container.add_stream("libopus", rate=48000, options={"vbr": "on", "application": "audio"})
         stream.layout, stream.bit_rate = "mono", kbps * 1000
         frame = av.AudioFrame.from_ndarray(at48[None], format="flt", layout="mono")
         frame.sample_rate = 48000
@@ -211,7 +211,7 @@ def transfer(options: argparse.Namespace) -> None:
 
     model, embed = player.load(options.model), embedder()
     rate = model.recipe.sample_rate
-    domain = np.concatenate([embed(x, r) for _, x, r in excerpts(options.data, 30.0, options.seed, options.limit)])
+    domain = by_turns(options, embed)
     rows, before, after = [], [], []
     for work, audio, own_rate in excerpts(options.of, 30.0, options.seed, options.limit):
         if own_rate != rate:
@@ -232,16 +232,26 @@ def transfer(options: argparse.Namespace) -> None:
         before.append(embed(audio, rate))
         after.append(embed(made, rate))
         print(work, flush=True)
-    n = min(len(domain), sum(map(len, before)))
-    target = gaussian(domain[:n])
-    distances = {
-        name: frechet_distance(*gaussian(np.concatenate(parts)[:n]), *target)
-        for name, parts in (("source", before), ("transferred", after))
-    }
-    half = len(domain) // 2
-    distances["domain against itself, halves"] = frechet_distance(*gaussian(domain[:half]), *gaussian(domain[half:]))
+    sets = [*domain, np.concatenate(before), np.concatenate(after)]
+    n = min(map(len, sets))  # the distance depends on the sets' size, so all have one
+    target, *others = [gaussian(one[np.linspace(0, len(one) - 1, n).round().astype(int)]) for one in sets]
+    names = ("other works of the domain", "source", "transferred")
+    distances = {name: frechet_distance(*other, *target) for name, other in zip(names, others, strict=True)}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "transfer.json").write_text(json.dumps({"rows": rows, "frechet": distances, "n": n}, indent=1))
+
+
+def by_turns(options: argparse.Namespace, embed: Any) -> list[Array]:
+    """Embeddings of the domain's recordings in two sets, work by work: none is in both."""
+    from sfumato.data import manifest
+
+    work_of = {row.recording: row.work for row in manifest.read(options.data / "manifest.jsonl")}
+    found = excerpts(options.data, 30.0, options.seed, options.limit, every=True)
+    works = sorted({work_of[name] for name, _, _ in found})
+    sets: tuple[list[Array], list[Array]] = ([], [])
+    for name, audio, rate in found:
+        sets[works.index(work_of[name]) % 2].append(embed(audio, rate))
+    return [np.concatenate(one) for one in sets]
 
 
 def cosine(a: Array, b: Array) -> float:
@@ -266,10 +276,10 @@ def rebuild_table(out: Path) -> None:
     ways = list(dict.fromkeys(row["way"] for row in rows))
     n = len({row["work"] for row in rows})
     print(f"n = {n} works, {SECONDS:g} s of each; mean [95 % bootstrap over works]\n")
-    print(f"| way | {' | '.join(METRICS.values())} | Fréchet | kernel |\n|{'---|' * (len(METRICS) + 3)}")
+    print(f"| way | kbit/s | {' | '.join(METRICS.values())} | Fréchet | kernel |\n|{'---|' * (len(METRICS) + 4)}")
     for way in ways:
         own = [row for row in rows if row["way"] == way]
-        cells = []
+        cells = ["–" if own[0]["kbps"] is None else f"{np.mean([row['kbps'] for row in own]):.2f}"]
         for metric in METRICS:
             got = bootstrap(np.array([row[metric] for row in own]), [row["work"] for row in own])
             places = 4 if metric == "zimtohrli" else 2

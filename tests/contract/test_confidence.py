@@ -293,6 +293,7 @@ BURST = 0.4 * np.tile(np.array([1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 0.0]), 6)
         ("music", "burst", 2.2, 2.205),
         ("zeros", "burst", 1.2, 1.205),
         ("noise", "zeros", 2.3, 2.31),
+        ("noise", "burst", 2.101, 2.106),
     ],
 )
 def test_damage_that_was_not_listed_voids_a_promise(
@@ -306,7 +307,9 @@ def test_damage_that_was_not_listed_voids_a_promise(
     assert alone.interval is not None and alone.quality is not None and not alone.refused
     audio, hurt = clean.copy(), slice(round(start_s * RATE), round(stop_s * RATE))
     if inside != "music":
-        audio[:, 2 * RATE : round(2.1 * RATE)] = 0.0 if inside == "zeros" else np.random.default_rng(0).normal(0, 0.1)
+        n = round(2.1 * RATE) - 2 * RATE
+        noise = np.random.default_rng(0).normal(0, 0.1, n)
+        audio[:, 2 * RATE : 2 * RATE + n] = 0.0 if inside == "zeros" else noise
     if damage == "burst":
         audio[:, hurt.start : hurt.start + len(BURST)] += BURST
     else:

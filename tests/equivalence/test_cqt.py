@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.diffusion import guide, noise
+from sfumato.diffusion import guide, noise, sample
 from sfumato.model import fill_network
 from sfumato.networks.cqt_unet import Config, CQTUNet
 from sfumato.signal.cqt import ConstantQ
@@ -131,6 +131,23 @@ def test_an_inpainting_goes_as_the_published_one(golden, model, monkeypatch, gui
         drawn = step.x[:, 0]
     assert relative(drawn[:, slice(*GAP)], golden["filled"][:, slice(*GAP)]) < tolerance
     assert relative(drawn, golden["filled"]) < tolerance
+
+
+def test_churn_is_spread_over_the_steps_and_one_more(model, monkeypatch):
+    """As in the published sampler, whose grid has one step more; few steps, as above, reach the greatest churn anyway."""
+    network, config = model
+    given = []
+
+    def heun(denoise, x, sigmas, noise, churn):
+        given.append(churn / (len(sigmas) - 1))
+        yield sample.Step(0, float(sigmas[0]), x, x)
+
+    monkeypatch.setattr(sample, "heun", heun)
+    known = torch.ones(N_SAMPLES, dtype=torch.bool)
+    known[slice(*GAP)] = False
+    sampling = cqtdiff.Sampling(steps=30, fade=FADE, churn=10.0)
+    list(cqtdiff.draw(network, config, torch.zeros(1, N_SAMPLES), known, sampling, seed=0, items=[0]))
+    assert given == [pytest.approx(10 / 31)]
 
 
 def test_the_published_configurations_have_the_published_sizes():

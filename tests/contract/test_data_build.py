@@ -18,7 +18,8 @@ from sfumato.data import manifest
 from sfumato.data.build import Built, Skipped, build, build_source, standardise
 from sfumato.data.fetch import extract, fetch
 from sfumato.data.one_shot_labels import CLASSES, one_shot_labels
-from sfumato.data.sources import SOURCES, Source, licence_of, recording_id, sources, split_of, work_of
+from sfumato.data.recipe import Source, licence_of, recording_id, split_of, work_of
+from sfumato.data.sources import SOURCES, sources
 from sfumato.errors import InputError
 
 COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -91,9 +92,9 @@ def test_recipes_are_complete() -> None:
     assert [source.name for source in sources()] == list(SOURCES)
     for source in sources():
         assert len(source.sha256) == 64 and source.attribution and source.patterns and source.megabytes > 0
-    assert len({source.sha256 for source in sources()}) == len(SOURCES)
-    assert [source.name for source in fetch_module.named(())] == [s.name for s in sources() if not s.one_shots]
-    assert all(source.min_seconds < 0.1 for source in sources() if source.one_shots)
+    assert len({source.sha256 for source in sources()}) == len({source.package for source in sources()})
+    assert [source.name for source in fetch_module.named(())] == [s.name for s in sources() if s.kind == "music"]
+    assert all(source.min_seconds < 0.1 for source in sources() if source.kind == "one-shots")
 
 
 def test_versions_of_a_piece_share_a_work() -> None:
@@ -170,7 +171,8 @@ def test_the_class_of_a_one_shot(source: str, path: str, kind: str) -> None:
 
 def test_recipes_of_one_shots_name_known_classes() -> None:
     for source in sources():
-        assert {kind for _, kind in source.classes} <= set(CLASSES)
+        if source.kind == "one-shots":
+            assert {kind for _, kind in source.classes} <= set(CLASSES)
     assert one_shot_labels(SOURCES["sonic-pi-samples"], "drum_splash.flac", "drum", 4.5)["form"] == "long"
     assert one_shot_labels(SOURCES["sonic-pi-samples"], "loop_x.flac", "loop", 4.5)["form"] == "loop"
 
@@ -193,7 +195,7 @@ def test_one_shots_are_labelled_and_silence_is_left_out(tmp_path: Path) -> None:
         content = encoded(0.06 if name == "Kick-0" else 5, 44100, kind="WAV", level=0 if name == "empty" else 0.3)
         (unpacked / RECIPE.folder / f"music/{name}.wav").write_bytes(content)
     recipe = dataclasses.replace(
-        RECIPE, one_shots=True, min_seconds=0.03, works=(("*", "kit"),), splits=(("kit", "calibration"),)
+        RECIPE, kind="one-shots", min_seconds=0.03, works=(("*", "kit"),), splits=(("kit", "calibration"),)
     )
     events = list(build_source(recipe, unpacked, out))
     rows = {event.row.recording: event.row for event in events if isinstance(event, Built)}

@@ -12,7 +12,8 @@ import pytest
 from sfumato.data import leaks, manifest, renders
 from sfumato.data.build import Built, Skipped
 from sfumato.data.fetch import Fetched
-from sfumato.data.sources import SOUNDFONTS, Source
+from sfumato.data.recipe import Source
+from sfumato.data.sources import SOUNDFONTS
 from sfumato.errors import InputError
 
 SCORE = """<?xml version="1.0"?>

@@ -17,19 +17,17 @@ if TYPE_CHECKING:
 
 
 def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Sources of music and of one-shots: size of the package, makers."""
+    """Sources of music, one-shots and everyday sounds: size of the package, makers."""
     from sfumato.data.sources import sources
 
     if as_json:
-        names = ("name", "package", "version", "megabytes", "attribution")
-        kinds = {True: "one-shots", False: "music"}
-        rows = [{n: getattr(one, n) for n in names} | {"kind": kinds[one.one_shots]} for one in sources()]
+        names = ("name", "kind", "package", "version", "megabytes", "attribution")
+        rows = [{n: getattr(one, n) for n in names} for one in sources()]
         say(json.dumps(rows, indent=2))
         return
     table = table_of("source", "kind", "MB", "made by")
     for source in sources():
-        kind = "one-shots" if source.one_shots else "music"
-        table.add_row(source.name, kind, str(source.megabytes), source.attribution)
+        table.add_row(source.name, source.kind, str(source.megabytes), source.attribution)
     show(table)
     say("packages and versions: --json")
 
@@ -61,15 +59,21 @@ def build(
 
 
 def render(
-    arrangement: Annotated[str, typer.Argument(help="piano (all parts on one), or ensemble (as written)")],
+    arrangement: Annotated[str, typer.Argument(help="piano (all parts on one), ensemble (as written), or studies")],
     to: Folder = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for audio and manifest; default: built, in the cache")
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of timing and velocity")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of timing and velocity; of studies, of the music")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="how many studies")] = 1500,
     debug: Debug = False,
 ) -> None:
-    """Render the scores that music21 brings with every soundfont: music whose notes are known."""
+    """Render music whose notes are known: the scores that music21 brings, or short studies made up for training."""
+    if arrangement == "studies":
+        from sfumato.data.studies import render as rendering_studies
+
+        _tell(rendering_studies(count, to, out, seed))
+        return
     from sfumato.data.renders import render as rendering
 
     _tell(rendering(arrangement, to, out, seed))

@@ -1,7 +1,8 @@
-"""Decodes the music of a fetched source to 44.1 kHz, 16-bit stereo WAV files and writes their manifest rows."""
+"""Decodes the recordings of a fetched source to 44.1 kHz, 16-bit stereo WAV files and writes their manifest rows."""
 
 import io
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ import soxr
 from numpy.typing import NDArray
 
 from sfumato.data import leaks, manifest
+from sfumato.data.everyday_labels import everyday_labels
 from sfumato.data.fetch import cache_folder, fetch_source, named
 from sfumato.data.manifest import Row
 from sfumato.data.one_shot_labels import one_shot_labels
-from sfumato.data.sources import Source, licence_of, recording_id, split_of, work_of
+from sfumato.data.recipe import Source, licence_of, recording_id, split_of, work_of
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import replacing
 
 SAMPLE_RATE = 44100
-MIN_SOURCE_RATE = 32000
 MAX_FILE_BYTES = 256 << 20
 PEAK = 0.999
 SILENT = 1e-4
@@ -71,7 +72,7 @@ def build(names: Iterable[str] = (), to: Path | None = None, out: Path | None = 
 
 
 def files_of(source: Source, unpacked: Path) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every music file of an unpacked package, in alphabetical order.
+    """Path and content of every wanted file of an unpacked package, in alphabetical order.
 
     Raises
     ------
@@ -86,6 +87,8 @@ def files_of(source: Source, unpacked: Path) -> Iterator[tuple[str, bytes]]:
                 for member in sorted(archive.infolist(), key=lambda member: member.filename):
                     if not any(fnmatchcase(member.filename, pattern) for pattern in source.patterns):
                         continue
+                    if _left_out(source, member.filename):
+                        continue
                     if member.file_size > MAX_FILE_BYTES:
                         raise InputError(f"{source.archive}: {member.filename} claims {member.file_size} bytes.")
                     found += 1
@@ -97,10 +100,16 @@ def files_of(source: Source, unpacked: Path) -> Iterator[tuple[str, bytes]]:
         for path in paths:
             if path.is_symlink() or path.stat().st_size > MAX_FILE_BYTES:
                 continue
+            if _left_out(source, path.relative_to(folder).as_posix()):
+                continue
             found += 1
             yield path.relative_to(folder).as_posix(), path.read_bytes()
     if not found:
         raise InputError(f"No music of {source.name} below {folder}. Fetch {source.name} again.")
+
+
+def _left_out(source: Source, path: str) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in source.leave_out)
 
 
 def decode(content: bytes) -> tuple[NDArray[np.float32], int, str]:
@@ -160,10 +169,11 @@ def build_source(source: Source, unpacked: Path, out: Path) -> Iterator[Built | 
         except soundfile.LibsndfileError as error:
             yield Skipped(source.name, name, f"can't be decoded: {error}")
             continue
-        reason = _unfit(audio, sample_rate, source.min_seconds)
+        reason = _unfit(audio, sample_rate, source)
         if reason:
             yield Skipped(source.name, name, reason)
             continue
+        have.add((source.name, recording))
         labels = dict(source.labels) | {"title": Path(name).stem.replace("_", " "), "codec": codec}
         labels["source_rate"] = str(sample_rate)
         if audio.shape[0] == 1:
@@ -172,10 +182,14 @@ def build_source(source: Source, unpacked: Path, out: Path) -> Iterator[Built | 
         if gain_db:
             labels["gain_db"] = f"{gain_db:.2f}"
         work = work_of(source, recording)
-        if source.one_shots:
+        if source.kind == "one-shots":
             labels |= one_shot_labels(source, name, work, stereo.shape[1] / SAMPLE_RATE)
+        elif source.kind == "everyday":
+            labels |= everyday_labels(source, name, work)
         relative = Path(source.name) / f"{recording}.wav"
         write_wav(out / relative, stereo)
+        if source.kind == "everyday":
+            labels |= _beside(unpacked / source.folder / name, out, recording, source)
         row = Row(
             source=source.name,
             recording=recording,
@@ -194,13 +208,30 @@ def build_source(source: Source, unpacked: Path, out: Path) -> Iterator[Built | 
         yield Built(row)
 
 
-def _unfit(audio: NDArray[np.float32], sample_rate: int, min_seconds: float) -> str:
+def _beside(path: Path, out: Path, recording: str, source: Source) -> dict[str, str]:
+    """What lies beside a sound under its name: "image", copied to `out`, and "text", a description's first line."""
+    labels = {}
+    image, text = path.with_suffix(".png"), path.with_suffix(".txt")
+    if image.is_file() and not image.is_symlink() and image.stat().st_size <= MAX_FILE_BYTES:
+        relative = Path(source.name) / f"{recording}.png"
+        try:
+            shutil.copyfile(image, out / relative)
+        except OSError as error:
+            raise ResourceError(f"{out / relative} can't be written: {error.strerror}.") from error
+        labels["image"] = relative.as_posix()
+    if text.is_file() and not text.is_symlink():
+        with text.open(encoding="utf-8", errors="replace") as file:
+            labels["text"] = file.readline(200).strip()
+    return labels
+
+
+def _unfit(audio: NDArray[np.float32], sample_rate: int, source: Source) -> str:
     """Why a decoded file is left out, or an empty string."""
     seconds = audio.shape[1] / sample_rate
-    if sample_rate < MIN_SOURCE_RATE:
-        return f"sample rate {sample_rate} Hz, below {MIN_SOURCE_RATE} Hz"
-    if seconds < min_seconds:
-        return f"{seconds:.3g} s long, below {min_seconds:g} s"
+    if sample_rate < source.min_rate:
+        return f"sample rate {sample_rate} Hz, below {source.min_rate} Hz"
+    if seconds < source.min_seconds:
+        return f"{seconds:.3g} s long, below {source.min_seconds:g} s"
     if audio.shape[0] > 2:
         return f"{audio.shape[0]} channels, at most 2 are used"
     if not np.isfinite(audio).all():

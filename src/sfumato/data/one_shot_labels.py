@@ -4,7 +4,7 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from sfumato.data.sources import Source
+from sfumato.data.recipe import Source
 
 LONG_S = 4.0
 CLASSES = {

@@ -293,7 +293,7 @@ BURST = 0.4 * np.tile(np.array([1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 0.0]), 6)
         ("music", "burst", 2.2, 2.205),
         ("zeros", "burst", 1.2, 1.205),
         ("noise", "zeros", 2.3, 2.31),
-        ("noise", "burst", 2.101, 2.106),
+        ("uproar", "dropout", 2.11, 2.2),
     ],
 )
 def test_damage_that_was_not_listed_voids_a_promise(
@@ -308,7 +308,7 @@ def test_damage_that_was_not_listed_voids_a_promise(
     audio, hurt = clean.copy(), slice(round(start_s * RATE), round(stop_s * RATE))
     if inside != "music":
         n = round(2.1 * RATE) - 2 * RATE
-        noise = np.random.default_rng(0).normal(0, 0.1, n)
+        noise = np.random.default_rng(0).normal(0, 0.9 if inside == "uproar" else 0.1, n)
         audio[:, 2 * RATE : 2 * RATE + n] = 0.0 if inside == "zeros" else noise
     if damage == "burst":
         audio[:, hurt.start : hurt.start + len(BURST)] += BURST

@@ -86,6 +86,24 @@ def test_phase_two_trains_the_decoder_but_not_the_encoder():
     assert any(p.grad.abs().sum() > 0 for p in net.discriminator.parameters())
 
 
+def test_phase_two_leaves_the_codebooks_alone():
+    config = TINY.model_copy(update={"bottleneck": "discrete", "codebook_size": 4, "n_codebooks": 2})
+    net = network(config).train()
+    rave.loss(net, sound(config=config), config, noise(), "codec")  # the first batch is where codebooks start from
+    for step, moves in ((0, True), (config.adversarial_from, False)):
+        before = {name: value.clone() for name, value in net.codec.quantiser.state_dict().items()}
+        for turn in rave.TURNS:
+            rave.loss(net, sound(config=config), config, noise(step), turn)
+        after = net.codec.quantiser.state_dict()
+        assert any(not torch.equal(value, after[name]) for name, value in before.items()) == moves
+
+
+@pytest.mark.parametrize("name", [name for name in preset.names() if preset.load(name).preset.system == "rave"])
+def test_every_preset_reaches_its_second_phase(name):
+    plan = preset.load(name)
+    assert 0 < plan.config.adversarial_from < plan.preset.train.steps
+
+
 def test_every_weight_counts_once():
     """Feature matching and the verdict enter the total with their weights, not their squares."""
     net, batch = network(), sound()

@@ -218,6 +218,7 @@ def _latent(codec: Codec, bands: Tensor, noise: BatchNoise, frozen: bool) -> tup
         if codec.config.bottleneck == "wasserstein":
             return mean, discrepancy(mean, noise(0, mean.shape[1:]))
         if codec.quantiser is not None:
+            codec.quantiser.train(codec.training and not frozen)  # codebooks are moving averages, which move by themselves
             latent, _, commitment = codec.quantiser(mean.transpose(1, 2))
             return latent.transpose(1, 2), commitment.sum()
         return mean, mean.new_zeros(())
@@ -260,7 +261,8 @@ def finish(network: nn.Module, config: Config, batches: list[dict[str, Tensor]])
     """A trained network as it is shipped: without judges, and with its latent space analysed [1]_, sec. 3.3.
 
     `latent_basis` holds the principal directions of the means over `batches` as rows, strongest first, and
-    `latent_scale` their singular values over the root of the number of frames: standard deviations.
+    `latent_scale` their singular values over the root of the number of frames: standard deviations. Fewer frames than
+    directions leave the last ones at 0.
     """
     assert isinstance(network, Rave)
     codec = network.codec
@@ -271,7 +273,9 @@ def finish(network: nn.Module, config: Config, batches: list[dict[str, Tensor]])
         frames.append(mean.transpose(1, 2).flatten(0, 1))
     latents = torch.cat(frames).double()
     centre = latents.mean(dim=0)
-    _, singular, basis = torch.linalg.svd(latents - centre, full_matrices=False)
+    missing = max(0, latents.shape[1] - len(latents))  # rows of zeros change no direction, but complete the basis
+    padded = functional.pad(latents - centre, (0, 0, 0, missing))
+    _, singular, basis = torch.linalg.svd(padded, full_matrices=False)
     finished = config.model_copy(update={"judges": None})
     shipped = Rave(finished)
     shipped.codec.load_state_dict(codec.state_dict())

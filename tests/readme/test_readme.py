@@ -33,6 +33,12 @@ BRIEF = {"dance": "steps=1 batch_size=1 validation_batches=1 warmup_steps=1"}
 """What is set besides, so that a training of a full-sized preset takes seconds."""
 
 
+NEEDS_FIRST = {
+    "sfumato decode concert.sfz back.wav": "sfumato encode concert.flac concert.sfz --model rave-piano --fidelity 0.9"
+}
+"""Commands that go on from an earlier one."""
+
+
 def blocks(language: str) -> list[tuple[str, str]]:
     """(document, text) of each fenced block in `language`."""
     found = []
@@ -105,6 +111,9 @@ def test_every_command_runs(command: str, folder: Path) -> None:
     if words[:2] == ["sfumato", "train"]:
         music(folder / "data")
         words += [word for brief in BRIEF.get(words[2], "").split() for word in ("--set", f"train.{brief}")]
+    if command in NEEDS_FIRST:
+        assert NEEDS_FIRST[command] in commands()
+        run(shlex.split(NEEDS_FIRST[command]), folder)
     done = run(words, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and "Traceback" not in done.stderr

@@ -37,11 +37,11 @@ def sounds(options: argparse.Namespace) -> dict[str, tuple[str, Array, int]]:
         ("piano", piano, options.piano, "joplin"),
         ("drums", drums, options.drums, options.loop),
     ):
-        work, audio, rate = next(one for one in excerpts(data, SECONDS, 0, 999) if wanted in one[0])
+        work, audio, rate = next(one for one in excerpts(data, SECONDS, 0, 999, every=True) if wanted in one[0])
         found[f"rave-{name}-original"] = f"{name}, {work.split('/')[-1]}", audio, rate
         found[f"rave-{name}-codec"] = f"through rave-{name}", through(codec, audio), rate
-    music, rate = sf.read(DEMO, dtype="float32")
-    demo = soxr.resample(music[: int(SECONDS * rate)], rate, piano.recipe.sample_rate).reshape(-1)
+    music, rate = sf.read(DEMO, dtype="float32", always_2d=True)
+    demo = soxr.resample(music[: int(SECONDS * rate)].mean(axis=1), rate, piano.recipe.sample_rate)
     found["rave-transfer-original"] = "orchestra, the demo recording", demo, piano.recipe.sample_rate
     found["rave-transfer-piano"] = "through rave-piano", through(piano, demo), piano.recipe.sample_rate
     found["rave-transfer-drums"] = "through rave-drums", through(drums, demo), drums.recipe.sample_rate
@@ -72,7 +72,7 @@ def main() -> None:
         leveled = audio * min(level, 0.99 / max(float(np.abs(audio).max()), 1e-6))
         sf.write(DOCS / "sounds" / f"{name}.ogg", leveled, rate, format="OGG", subtype="VORBIS")
         plot.specgram(leveled + 1e-7, NFFT=1024, noverlap=768, Fs=rate, vmin=-120, vmax=-40, cmap="magma")
-        plot.set(title=title, ylim=(0, 8000), yticks=[0, 4000, 8000], yticklabels=["0", "4", "8 kHz"])
+        plot.set(title=title, xlabel="s", ylim=(0, 8000), yticks=[0, 4000, 8000], yticklabels=["0", "4", "8 kHz"])
     figure.savefig(DOCS / "images" / "rave.png", dpi=80)
     for name in made:
         print(DOCS.name, "sounds", f"{name}.ogg")

@@ -18,6 +18,8 @@ from sfumato.config import Settings, parse, read_yaml
 from sfumato.errors import InputError, ModelError
 
 FORMAT = 1
+NAMES = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What a model may be called."""
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 20_000
 SYSTEMS = {
@@ -57,7 +59,7 @@ class Header(Settings):
     """The shape of `model.yaml`."""
 
     format: int = Field(description="version of the folder's layout")
-    name: str = Field(description="name of the model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(description="name of the model", pattern=NAMES)
     system: str = Field(description="name of the system that built it")
     config: dict[str, Any] = Field(description="configuration of the system")
     card: Card = Field(description="what a user must know")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tiny_rave import RATE, make
 import sfumato
 from sfumato import cli, entropy, player
 from sfumato.errors import InputError, ModelError
-from sfumato.model import load
+from sfumato.model import load, save
 from sfumato.player import axes
 from sfumato.tasks import codec as task
 from sfumato.tasks import export, latency, sfz, timbre
@@ -241,6 +242,77 @@ def test_what_cannot_be_encoded_is_refused(audio, folders, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_file_cannot_hold_is_refused(folders, tmp_path):
+    how = {"model": folders["gaussian"]}
+    audio = noise(1, 500)
+    many = np.zeros((70_000, 1))
+    for values, rate in ((audio, 44100.0), (audio, "8000"), (audio, None), (audio, 0), (audio, 1 << 32), (many, RATE)):
+        with pytest.raises(InputError):
+            sfumato.encode(values, tmp_path / "a.sfz", sample_rate=rate, **how)
+    assert sfumato.encode(audio, tmp_path / "a.sfz", sample_rate=np.int64(RATE), **how).sample_rate == RATE
+
+
+def test_a_coordinate_that_does_not_fit_is_refused(folders, tmp_path, monkeypatch):
+    how = Settings(model=str(folders["gaussian"]), fidelity=1.0, step=1e-3)
+    args = (noise(1, 500), tmp_path / "a.sfz")
+    sfumato.encode(*args, sample_rate=RATE, settings=how)
+    (tmp_path / "a.sfz").unlink()
+    monkeypatch.setattr(task, "LARGEST", 1000)
+    with pytest.raises(InputError, match="too fine"):
+        sfumato.encode(*args, sample_rate=RATE, settings=how)
+    assert not list(tmp_path.iterdir())
+    finest = Settings(model=str(folders["gaussian"]), fidelity=1e-3, step=1e-4)
+    monkeypatch.undo()
+    sfumato.encode(*args, sample_rate=RATE, settings=finest)
+    assert np.isfinite(sfumato.decode(tmp_path / "a.sfz", model=folders["gaussian"]).audio).all()
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "/etc", "../codec", "", "a" * 65, "a\n"])
+def test_a_header_with_a_strange_name_is_refused(name, folders, tmp_path):
+    codec = player.load(folders["gaussian"])
+    with (tmp_path / "a.sfz").open("wb") as file:
+        sfz.write_header(file, sfz.Header(name, codec.digest, RATE, 1, 100, 6, 1.0, 1.0))
+    with pytest.raises(InputError, match="names no model"):
+        sfumato.decode(tmp_path / "a.sfz")
+
+
+def test_a_folder_that_happens_to_be_called_like_the_model_is_not_read(folders, tmp_path, monkeypatch):
+    sfumato.encode(noise(1, 500), tmp_path / "a.sfz", sample_rate=RATE, model=folders["gaussian"])
+    (tmp_path / "random").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="Give its folder"):
+        sfumato.decode("a.sfz")
+
+
+def test_editing_a_figure_leaves_files_decodable(folders, tmp_path):
+    sfumato.encode(noise(1, 500), tmp_path / "a.sfz", sample_rate=RATE, model=folders["gaussian"])
+    made = load(folders["gaussian"])
+    save(replace(made, card=made.card.model_copy(update={"figures": {"mel": 1.0}})), tmp_path / "edited")
+    assert sfumato.decode(tmp_path / "a.sfz", model=tmp_path / "edited").audio.shape == (1, 500)
+
+
+@pytest.mark.parametrize(("n", "rate", "channels"), [(1, RATE, 1), (31, RATE, 1), (65_546, RATE, 1), (3000, 48_000, 2)])
+@pytest.mark.parametrize("kind", ["gaussian", "discrete"])
+def test_transfer_of_blocks_that_complete_no_frame(kind, n, rate, channels, folders, tmp_path):
+    sf.write(tmp_path / "a.wav", noise(channels, n).T, rate)
+    timbre.transform(load(folders[kind]), tmp_path / "a.wav", tmp_path / "b.wav", timbre.Settings(), lambda *_: None)
+    assert sf.info(tmp_path / "b.wav").frames == n and sf.info(tmp_path / "b.wav").channels == channels
+
+
+def test_an_interrupted_transfer_leaves_no_older_record(folders, tmp_path):
+    sf.write(tmp_path / "a.wav", noise(1, 3000).T, RATE)
+    made = load(folders["gaussian"])
+    written = timbre.transform(made, tmp_path / "a.wav", tmp_path / "b.wav", timbre.Settings(), lambda *_: None)
+    assert written.json.exists()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        timbre.transform(made, tmp_path / "a.wav", tmp_path / "b.wav", timbre.Settings(fidelity=0.5), interrupted)
+    assert not written.json.exists()
+
+
 def test_memory_does_not_grow_with_length(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(sfz, "FRAMES", 64)
     codec = player.load(folders["gaussian"])
@@ -272,8 +344,12 @@ def test_the_commands(run, folders, tmp_path):
     assert sf.info(tmp_path / "b.wav").frames == 3000 and sf.info(tmp_path / "b.wav").samplerate == 11_025
     both = ("--fidelity", 1, "--dims", 2)
     code, _, error = run("encode", tmp_path / "a.wav", tmp_path / "c.sfz", "--model", model, *both)
-    assert code == 3 and "give one" in error
+    assert code == 2 and "give one" in error
     assert run("encode", tmp_path / "a.wav", tmp_path / "c.sfz")[0] == 2
+    for flags in (("--step", 1e-5), ("--step", 11), ("--fidelity", 1e-4), ("--fidelity", 2), ("--dims", 0)):
+        assert run("encode", tmp_path / "a.wav", tmp_path / "c.sfz", "--model", model, *flags)[0] == 2
+    code, _, error = run("encode", tmp_path / "missing.wav", tmp_path / "a.sfz", "--model", model)
+    assert code == 3 and "missing.wav" in error
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.wav", "--model", model)[0] == 3
     assert run("decode", tmp_path / "a.wav", tmp_path / "c.wav")[0] == 3
 

@@ -6,9 +6,9 @@ import soundfile as sf
 import torch
 
 from sfumato import model as models
-from sfumato import preset
+from sfumato import player, preset
 from sfumato.data import latents, loaders, manifest
-from sfumato.errors import InputError
+from sfumato.errors import InputError, ModelError
 from sfumato.systems import rave, rave_prior
 from sfumato.tasks import generate
 
@@ -66,7 +66,7 @@ def test_latents_are_made_once(home, tmp_path):
 
 
 def test_too_many_coordinates_and_too_short_sounds_are_refused(home, tmp_path):
-    with pytest.raises(InputError, match="8 coordinates"):
+    with pytest.raises(ModelError, match="8 coordinates"):
         build(home, config(home).model_copy(update={"dims": 9}), tmp_path)
     with pytest.raises(InputError, match="s long"):
         build(home, config(home).model_copy(update={"frames": 100_000}), tmp_path)
@@ -79,7 +79,9 @@ def test_it_trains(home, tmp_path):
     )
     (tmp_path / "prior.yaml").write_text(text)
     fitted = preset.train(preset.load(str(tmp_path / "prior.yaml")), home / "sounds", tmp_path / "out")
-    network = models.load(fitted.model).network
+    done = models.load(fitted.model)
+    assert done.config.codec_digest == player.load(home / "codec").digest
+    network = done.network
     clean = build(home, config(home), tmp_path).batch(9, 0, 32, 0, 1)["clean"]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     for sigma in (0.3, 3.0):  # better than the noisy state is, better than nothing is
@@ -92,7 +94,7 @@ def test_it_trains(home, tmp_path):
 @pytest.fixture(scope="module")
 def prior(home):
     torch.manual_seed(1)
-    settings = config(home, sigma_max=5.0)
+    _, settings = rave_prior.finish(None, config(home, sigma_max=5.0), [])
     made = models.Model("prior", "rave_prior", settings, rave_prior.build(settings), models.Card())
     models.save(made, home / "prior", torch.float32)
     return home / "prior"
@@ -106,6 +108,41 @@ def test_sounds_have_their_length_and_depend_on_seed_and_item_alone(prior):
     alone = next(generate.generate(asked.model_copy(update={"count": 1})))
     assert np.array_equal(alone.audio, two[0].audio)
     assert np.isfinite(two[0].audio).all() and two[0].audio.std() > 0
+
+
+def drawn(prior, **changes):
+    """The first sound of the prior with another configuration."""
+    made = models.load(prior)
+    changed = models.Model("prior", made.system, made.config.model_copy(update=changes), made.network, made.card)
+    return next(generate.draws(changed, generate.Settings(model="x", seconds=0.1, steps=1), lambda *_: None))
+
+
+def test_a_prior_draws_for_its_own_codec_alone(home, prior, tmp_path):
+    made = models.load(home / "codec")
+    with torch.no_grad():
+        made.network.codec.latent_mean.add_(1.0)
+    models.save(made, tmp_path / "other", torch.float32)
+    missing = str(tmp_path / "missing")
+    assert drawn(prior).audio.shape == (1, 4410)
+    for changes, words in (
+        ({"codec": str(tmp_path / "other")}, "another one than this prior was trained with"),
+        ({"codec": missing}, "is not here.*config.codec"),
+        ({"codec": "rave-nowhere"}, "is not here"),
+        ({"codec_digest": ""}, f"codec_digest: {player.load(home / 'codec').digest}"),
+        ({"sample_rate": 48000}, "44100 Hz"),
+        ({"dims": 9}, "8 coordinates"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            drawn(prior, **changes)
+    with pytest.raises(ModelError, match="is not here"):
+        build(home, config(home).model_copy(update={"codec": missing}), tmp_path)
+
+
+def test_a_shipped_codec_is_bound_by_its_name():
+    folder = models.find("rave-piano")
+    settings = rave_prior.Config(codec=str(folder), dims=4)
+    _, bound = rave_prior.finish(None, settings, [])
+    assert bound.codec == "rave-piano" and bound.codec_digest == player.load(folder).digest
 
 
 def test_loops_and_kinds_are_refused(prior):
@@ -123,7 +160,8 @@ def test_recordings_of_unstated_licence_are_left_out_where_the_preset_says_so(ho
     for row in listed:
         (tmp_path / row.path).write_bytes((home / "sounds" / row.path).read_bytes())
     manifest.write(tmp_path / "manifest.jsonl", listed)
-    few = ("train.steps=1", f"config.codec={home / 'codec'}", "config.dims=4", "config.frames=16", "config.widths=[8,16]")
+    small = ("config.dims=4", "config.frames=16", "config.widths=[8,16]")
+    few = ("train.steps=1", f"config.codec={home / 'codec'}", *small)
     for unstated, used in ((False, 1), (True, 2)):
         plan = preset.load("rave-piano-prior", [*few, f"data.unstated={str(unstated).lower()}"])
         done = preset.train(plan, tmp_path, tmp_path / f"{unstated}")

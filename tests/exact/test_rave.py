@@ -176,6 +176,15 @@ def test_the_analysis_finds_the_principal_directions():
     assert (np.diff(codec.latent_scale.numpy()) <= 0).all()
 
 
+@pytest.mark.parametrize("n_frames", [1, 2, 5])
+def test_fewer_frames_than_dimensions_are_analysed_too(n_frames):
+    hop = TINY.network.hop_length
+    codec = rave.finish(network(), TINY, [{"clean": sound(n_frames)["clean"][..., :hop]}])[0].codec
+    basis, scale = codec.latent_basis.double().numpy(), codec.latent_scale.numpy()
+    np.testing.assert_allclose(basis @ basis.T, np.eye(8), atol=1e-5)
+    assert (scale[: n_frames - 1] > 1e-5).all() and (scale[n_frames - 1 :] < 1e-7).all()
+
+
 @pytest.mark.parametrize(("name", "millions"), [("rave-v2", 31.54), ("rave-v2-small", 7.60), ("rave-piano", 2.94)])
 def test_presets_have_the_size_of_their_models(name, millions):
     config = preset.load(name).config

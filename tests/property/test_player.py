@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from hypothesis import strategies as st
 
 from sfumato import player
 from sfumato.errors import InputError, ModelError
-from sfumato.model import Card, Model, digest, load, save
+from sfumato.folder import read_header
+from sfumato.model import Card, Model, load, save
 from sfumato.networks import vae
+from sfumato.player import weights
+from sfumato.signal import pqmf
 from sfumato.systems import rave
+from sfumato.tasks.timbre import player_of
 
 SMALL = {
     "capacity": 6,
@@ -103,7 +108,69 @@ def test_it_plays_what_the_network_was_trained_to(kind, codecs, folders):
     assert (own is None) == (spread is None)
     if own is not None:
         assert np.abs(own - spread).max() < 1e-5
-    assert codec.digest == digest(load(folders[kind]))
+
+
+def test_the_digest_is_of_weights_and_architecture(folders, tmp_path):
+    first = player.load(folders["gaussian"])
+    trained = load(folders["gaussian"])
+    assert player_of(trained).digest == first.digest
+
+    def changed(card=trained.card, **changes):
+        config = trained.config.model_copy(update=changes)
+        save(Model("renamed", "rave", config, trained.network, card), tmp_path / "m")
+        return player.load(tmp_path / "m").digest
+
+    assert changed() == first.digest
+    assert changed(card=Card(figures={"a": 1.0})) == first.digest  # what it is worth is not what it is
+    assert changed(seconds=9.0, prior_weight=1.0) == first.digest  # nor is how it came about
+    assert changed(sample_rate=8001) != first.digest
+    other_bank = trained.config.network.model_copy(update={"attenuation_db": 60.0})
+    assert changed(network=other_bank) != first.digest
+    with torch.no_grad():
+        trained.network.codec.latent_mean[0] += 1
+    assert changed() != first.digest
+
+
+def test_a_level_may_keep_its_rate(tmp_path):
+    """With one step a frame at the coarsest level, dilated convolutions of a block of one hop, too, reach back."""
+    folder = make(tmp_path / "m", ratios=(8, 1), bands=4)
+    codec = player.load(folder)
+    x = sound(codec, 20 * HOP)
+    _, _, audio = by_torch(folder, x)
+    state, made = codec.init(2, block=HOP), []
+    for at in range(0, x.shape[-1], HOP):
+        y, state = codec.step(x[..., at : at + HOP], state)
+        made.append(y)
+    assert np.abs(np.concatenate(made, axis=-1) - audio).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"bands": 130, "taps": 301}, {"taps": 20001}, {"taps": 40}, {"taps": 5}, {"attenuation_db": 1e9}),
+        *({"capacity": 10**6}, {"capacity_max": 10**6}, {"latent": 10**6}, {"kernel": 100}, {"ratios": (0, 8)}),
+        *({"ratios": (-2, -4)}, {"ratios": (64, 64), "bands": 32, "taps": 65}, {"ratios": (2,) * 9}),
+        {"encoder_dilations": ((10**6,), (1,))},
+        {"decoder_dilations": ((1,) * 17, (1,))},
+    ],
+)
+def test_a_foreign_shape_is_refused_at_once(change, folders):
+    header = read_header(folders["gaussian"])
+    network = {**header.config["network"], **change}
+    given = header.model_copy(update={"config": {**header.config, "network": network}})
+    began = time.perf_counter()
+    with pytest.raises(ModelError) as refused:
+        weights.build(given, {}, "here")
+    assert "is missing" not in str(refused.value)
+    assert time.perf_counter() - began < 2
+    with pytest.raises(ValueError, match=r"network|Config"):
+        vae.Config(**network)
+
+
+def test_the_longest_filter_bank_is_made_quickly():
+    began = time.perf_counter()
+    bank = pqmf.bank(2, 2047, 80.0)
+    assert time.perf_counter() - began < 10 and bank.delay == 2045
 
 
 @given(st.lists(st.integers(0, 3 * HOP + 5), min_size=1, max_size=30), st.integers(0, 3))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, with_flags
+from sfumato.cli.command import Debug, typed, with_flags
 from sfumato.screen import progress_bar, say
 
 HELP = "Encode a recording as a small file of a codec's latents."
@@ -31,11 +31,10 @@ def encode(
     settings: Mapping[str, Any],
 ) -> None:
     """Encode a recording."""
-    from sfumato.config import parse
     from sfumato.tasks.codec import Settings, as_dict
     from sfumato.tasks.codec import encode as run
 
-    checked = parse(settings, Settings, "sfumato encode")
+    checked = typed(settings, Settings)
     with progress_bar() as progress:
         done = run(source, destination, settings=checked, progress=progress)
     if as_json:

@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sfumato import player
 from sfumato.data.crops import read
 from sfumato.data.manifest import Row, Split
 from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
 from sfumato.player import axes
-from sfumato.systems.rave_prior import Config
+from sfumato.systems.rave_prior import Config, codec_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -89,15 +88,12 @@ def examples(
     Raises
     ------
     InputError
-        The codec has fewer coordinates than are asked for, or no recording is at its rate and long enough.
+        No recording is at the codec's rate and long enough.
+    ModelError
+        The codec is missing, or has fewer coordinates than are asked for.
     """
     assert isinstance(config, Config)
-    codec = player.load(config.codec)
-    if codec.channels != 1 or config.dims > len(codec.weights.scale):
-        raise InputError(
-            f"The codec {codec.name} has {codec.channels} channels and {len(codec.weights.scale)} coordinates. Give a "
-            f"codec of one channel, and at most that many dims (now {config.dims})."
-        )
+    codec = codec_of(config)
     sequences = []
     for number, row in enumerate(rows):
         progress(number, len(rows), "encoding")

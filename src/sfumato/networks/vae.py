@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -41,31 +41,45 @@ QUIET, STEEP = -1.5, 4.0
 and is as quick to leave it."""
 
 
+LONGEST_HOP = 1 << 16
+"""Most samples of a latent frame."""
+Ratio = Annotated[int, Field(ge=1, le=64)]
+Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=16)]
+
+
 class Config(Settings):
     """Shape of the network."""
 
     channels: int = Field(1, ge=1, le=2, description="channels of the audio")
-    bands: int = Field(16, ge=2, description="bands of the filter bank")
-    taps: int = Field(305, ge=5, description="length of the filter bank's prototype, odd")
-    attenuation_db: float = Field(80.0, gt=21, description="stop band of the prototype")
-    capacity: int = Field(32, ge=4, description="channels of the finest level; each level has twice those of the last")
-    capacity_max: int = Field(256, ge=4, description="most channels of a level")
-    ratios: tuple[int, ...] = Field((4, 4, 4, 2), min_length=1, description="steps between levels, finest first")
-    latent: int = Field(64, ge=1, description="numbers per latent frame")
+    bands: int = Field(16, ge=2, le=128, description="bands of the filter bank")
+    taps: int = Field(305, ge=5, le=2048, description="length of the filter bank's prototype, odd")
+    attenuation_db: float = Field(80.0, gt=21, le=200, description="stop band of the prototype")
+    capacity: int = Field(
+        32, ge=4, le=1024, description="channels of the finest level; each level has twice those of the last"
+    )
+    capacity_max: int = Field(256, ge=4, le=4096, description="most channels of a level")
+    ratios: tuple[Ratio, ...] = Field(
+        (4, 4, 4, 2), min_length=1, max_length=8, description="steps between levels, finest first"
+    )
+    latent: int = Field(64, ge=1, le=1024, description="numbers per latent frame")
     outputs: int = Field(2, ge=1, le=2, description="what the encoder gives per latent number: 2 = mean and spread")
-    encoder_dilations: tuple[tuple[int, ...], ...] = Field(
+    encoder_dilations: tuple[Dilations, ...] = Field(
         ((1, 3, 9), (1, 3, 9), (1, 3, 9), (1, 3)), description="dilations of each level's residual units on the way in"
     )
-    decoder_dilations: tuple[tuple[int, ...], ...] = Field(
+    decoder_dilations: tuple[Dilations, ...] = Field(
         ((1, 3, 9), (1, 3, 9), (1, 3, 9), (1, 3)), description="the same on the way back, finest level first, too"
     )
-    kernel: int = Field(3, ge=2, description="length of the residual units' convolutions")
+    kernel: int = Field(3, ge=2, le=64, description="length of the residual units' convolutions")
 
     @model_validator(mode="after")
-    def _one_list_per_level(self) -> Config:
+    def _goes_together(self) -> Config:
         lengths = {len(self.ratios), len(self.encoder_dilations), len(self.decoder_dilations)}
         if len(lengths) > 1:
             raise ValueError("ratios, encoder_dilations and decoder_dilations must name the same number of levels")
+        if self.hop_length > LONGEST_HOP:
+            raise ValueError(f"a hop of {self.hop_length} samples is too long: at most {LONGEST_HOP}")
+        if self.taps % 2 == 0 or self.taps < 2 * self.bands:
+            raise ValueError("taps must be odd and at least twice as many as bands")
         return self
 
     @property

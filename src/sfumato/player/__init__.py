@@ -95,7 +95,10 @@ class Player:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of weights, configuration and figures, as `sfumato.model.digest` gives it."""
+        """SHA-256 of weights and architecture: what is written with one codec can be read with its equal only.
+
+        Unlike `sfumato.model.digest`, it leaves out how the model was trained and what its card says.
+        """
         return self.weights.digest
 
     @property

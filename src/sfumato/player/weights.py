@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ Array = NDArray[np.float32]
 Kind = Literal["plain", "last", "unit", "down", "up"]
 
 SYSTEM = "rave"
+Ratio = Annotated[int, Field(ge=1, le=64)]
+Dilation = Annotated[int, Field(ge=1, le=4096)]
+Dilations = Annotated[tuple[Dilation, ...], Field(max_length=16)]
+LONGEST_HOP = 1 << 16
+"""Most samples of a latent frame."""
 STEEP = 4.0
 """Slope of the loudness, as in `networks.vae`, which needs torch."""
 _LINE = 16
@@ -37,16 +42,16 @@ class Shape(Settings):
     model_config = ConfigDict(extra="ignore")
 
     channels: int = Field(ge=1, le=2, description="channels of the audio")
-    bands: int = Field(ge=2, description="bands of the filter bank")
-    taps: int = Field(ge=5, description="length of the filter bank's prototype")
-    attenuation_db: float = Field(gt=21, description="stop band of the prototype")
-    capacity: int = Field(ge=4, description="channels of the finest level")
-    capacity_max: int = Field(ge=4, description="most channels of a level")
-    ratios: tuple[int, ...] = Field(min_length=1, description="steps between levels, finest first")
-    latent: int = Field(ge=1, description="numbers per latent frame")
-    encoder_dilations: tuple[tuple[int, ...], ...] = Field(description="dilations on the way in, finest level first")
-    decoder_dilations: tuple[tuple[int, ...], ...] = Field(description="dilations on the way back, finest first")
-    kernel: int = Field(ge=2, description="length of the residual units' convolutions")
+    bands: int = Field(ge=2, le=128, description="bands of the filter bank")
+    taps: int = Field(ge=5, le=2048, description="length of the filter bank's prototype")
+    attenuation_db: float = Field(gt=21, le=200, description="stop band of the prototype")
+    capacity: int = Field(ge=4, le=1024, description="channels of the finest level")
+    capacity_max: int = Field(ge=4, le=4096, description="most channels of a level")
+    ratios: tuple[Ratio, ...] = Field(min_length=1, max_length=8, description="steps between levels, finest first")
+    latent: int = Field(ge=1, le=1024, description="numbers per latent frame")
+    encoder_dilations: tuple[Dilations, ...] = Field(description="dilations on the way in, finest level first")
+    decoder_dilations: tuple[Dilations, ...] = Field(description="dilations on the way back, finest first")
+    kernel: int = Field(ge=2, le=64, description="length of the residual units' convolutions")
 
     @property
     def hop_length(self) -> int:
@@ -72,8 +77,8 @@ class Recipe(Settings):
     sample_rate: int = Field(gt=0, description="sample rate of the audio, Hz")
     network: Shape = Field(description="shape of the network")
     bottleneck: Literal["gaussian", "wasserstein", "spherical", "discrete"] = Field(description="what the latent is")
-    n_codebooks: int = Field(ge=1, description="codebooks of a discrete bottleneck")
-    codebook_size: int = Field(ge=2, description="codes of each codebook")
+    n_codebooks: int = Field(ge=1, le=64, description="codebooks of a discrete bottleneck")
+    codebook_size: int = Field(ge=2, le=1 << 16, description="codes of each codebook")
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,15 @@ def build(header: Header, tensors: Mapping[str, NDArray[Any]], where: str) -> We
         raise ModelError(f"{header.name} is of the system {header.system}. Give a codec, of the system {SYSTEM}.")
     try:
         recipe = parse(header.config, Recipe, f"{where}: config")
+        shape = recipe.network
+        bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
     except InputError as error:
         raise ModelError(str(error)) from None
-    shape = recipe.network
+    if shape.hop_length > LONGEST_HOP:
+        raise ModelError(f"{where}: a hop of {shape.hop_length} samples; the longest is {LONGEST_HOP}.")
     if not len(shape.ratios) == len(shape.encoder_dilations) == len(shape.decoder_dilations):
         raise ModelError(f"{where}: ratios and dilations name different numbers of levels.")
     shelf = _Shelf(where, tensors)
-    bank = pqmf.bank(shape.bands, shape.taps, shape.attenuation_db)
     outputs = shape.latent * (2 if recipe.bottleneck == "gaussian" else 1)
     basis = shelf.take("codec.latent_basis", (shape.latent, shape.latent)).astype(np.float64)
     left, _, right = np.linalg.svd(basis)  # stored as float16, it is orthonormal to three digits only
@@ -173,7 +180,7 @@ def build(header: Header, tensors: Mapping[str, NDArray[Any]], where: str) -> We
     layers = _side_by_side((*into, *back))
     weights = Weights(
         name=header.name,
-        digest=_digest(tensors, header),
+        digest="",
         recipe=recipe,
         analysis=layers[0].conv,
         encoder=layers[1 : len(into)],
@@ -185,7 +192,7 @@ def build(header: Header, tensors: Mapping[str, NDArray[Any]], where: str) -> We
         scale=shelf.take("codec.latent_scale", (shape.latent,)),
     )
     shelf.all_taken()
-    return weights
+    return replace(weights, digest=_digest(shelf, recipe))
 
 
 class _Shelf:
@@ -294,13 +301,11 @@ def _codebooks(shelf: _Shelf, recipe: Recipe) -> Codebooks:
     return Codebooks(into, np.stack(books), back)
 
 
-def _digest(tensors: Mapping[str, NDArray[Any]], header: Header) -> str:
-    """What `model.digest` gives for the model in the folder."""
+def _digest(shelf: _Shelf, recipe: Recipe) -> str:
+    """SHA-256 of the weights that are played with and of the recipe: how it was trained and its card don't matter."""
     total = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
+    for name in sorted(shelf.taken):
         total.update(name.encode())
-        plain = value.astype(np.float32) if value.dtype.kind == "f" else value
-        total.update(np.ascontiguousarray(plain).tobytes())
-    rest = {"config": header.config, "figures": header.card.figures}
-    total.update(json.dumps(rest, sort_keys=True).encode())
+        total.update(np.ascontiguousarray(shelf.tensors[name], np.float32).tobytes())
+    total.update(json.dumps({"system": SYSTEM, **recipe.model_dump(mode="json")}, sort_keys=True).encode())
     return total.hexdigest()

@@ -66,8 +66,8 @@ class Config(Settings):
     sample_rate: int = Field(44100, gt=0, description="sample rate of the audio, Hz")
     network: vae.Config = Field(vae.Config(), description="encoder and decoder")
     bottleneck: Bottleneck = Field("gaussian", description="kind of the latent")
-    n_codebooks: int = Field(8, ge=1, description="codebooks of the discrete bottleneck")
-    codebook_size: int = Field(1024, ge=2, description="codes of each codebook")
+    n_codebooks: int = Field(8, ge=1, le=64, description="codebooks of the discrete bottleneck")
+    codebook_size: int = Field(1024, ge=2, le=1 << 16, description="codes of each codebook")
     judges: discriminator.Config | None = Field(
         discriminator.Config(), description="judges of phase two; none in a finished model"
     )

@@ -18,13 +18,17 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 from torch import Tensor, nn
 
+from sfumato import player
 from sfumato.config import Settings
 from sfumato.diffusion import precondition
+from sfumato.errors import InputError, ModelError
+from sfumato.folder import shipped
 from sfumato.networks import unet1d
 
 if TYPE_CHECKING:
     from sfumato.diffusion.noise import BatchNoise
     from sfumato.diffusion.precondition import Denoiser
+    from sfumato.player import Player
 
 NAME = "rave_prior"
 PAPER = {
@@ -40,6 +44,9 @@ class Config(Settings):
     """Whose latents, how many of their coordinates, and the network that draws them."""
 
     codec: str = Field("rave-piano", description="name or folder of the codec")
+    codec_digest: str = Field(
+        "", pattern="^([0-9a-f]{64})?$", description="the codec's digest; a finished training fills it in"
+    )
     sample_rate: int = Field(44100, gt=0, description="the codec's sample rate, Hz")
     dims: int = Field(32, ge=1, description="principal coordinates drawn; the others stay at their mean")
     frames: int = Field(128, ge=1, description="length of the training window, latent frames")
@@ -69,6 +76,43 @@ def loss(
     noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
     squared = (denoiser(network)(noisy, sigma).float() - clean).square().mean(dim=(1, 2))
     return {"total": (precondition.edm_weight(sigma, 1.0) * squared).mean(), "squared": squared.mean().detach()}
+
+
+def codec_of(config: Config) -> Player:
+    """The codec whose latents are drawn, unless it has become another one.
+
+    Raises
+    ------
+    ModelError
+        It is missing, another one than the prior was trained with, or doesn't fit; says what to do.
+    """
+    try:
+        codec = player.load(config.codec)
+    except InputError:
+        raise ModelError(
+            f"The codec {config.codec}, whose latents this prior draws, is not here. Put its folder there, or write "
+            "where it is as config.codec into the prior's model.yaml."
+        ) from None
+    if config.codec_digest and codec.digest != config.codec_digest:
+        raise ModelError(
+            f"The codec {config.codec} is another one than this prior was trained with ({codec.digest[:12]}…, not "
+            f"{config.codec_digest[:12]}…). Write where that one is as config.codec into the prior's model.yaml, or "
+            "train the prior again."
+        )
+    rate, n = codec.recipe.sample_rate, len(codec.weights.scale)
+    if codec.channels != 1 or rate != config.sample_rate or config.dims > n:
+        raise ModelError(
+            f"The codec {config.codec} has {codec.channels} channels, {rate} Hz and {n} coordinates. A prior of "
+            f"{config.dims} coordinates at {config.sample_rate} Hz needs one channel, that rate and as many of them."
+        )
+    return codec
+
+
+def finish(network: nn.Module, config: Config, batches: list[dict[str, Tensor]]) -> tuple[nn.Module, Config]:
+    """The trained prior, bound to its codec: by digest, and by name where that is a shipped one."""
+    codec = codec_of(config)
+    named = codec.name if codec.name in shipped() and player.load(codec.name).digest == codec.digest else config.codec
+    return network, config.model_copy(update={"codec": named, "codec_digest": codec.digest})
 
 
 def denoiser(network: nn.Module) -> Denoiser:

@@ -34,10 +34,11 @@ from sfumato.config import Settings as BaseSettings
 from sfumato.entropy import LARGEST, Decoder, Encoder, Numbers
 from sfumato.errors import InputError, ModelError
 from sfumato.files import replacing
+from sfumato.folder import shipped
 from sfumato.player import Player, axes, load
 from sfumato.player.weights import Array
 from sfumato.tasks import sfz
-from sfumato.tasks.streams import BLOCK, resampled, skipped, streams
+from sfumato.tasks.streams import BLOCK, recording, resampled, skipped, streams
 
 Progress = Callable[[int, int, str], None]
 
@@ -50,10 +51,10 @@ class Settings(BaseSettings):
     """How to encode."""
 
     model: str = Field(description="name or folder of the codec")
-    fidelity: float | None = Field(None, gt=0, le=1, description="share of the latent's singular values kept [0.99]")
+    fidelity: float | None = Field(None, ge=1e-3, le=1, description="share of the latent's singular values kept [0.99]")
     dims: int | None = Field(None, ge=1, description="dimensions of the latent kept, instead of a fidelity")
     step: float = Field(
-        0.1, gt=0, le=10, description="quantiser's step, over the standard deviation of the strongest dimension"
+        0.1, ge=1e-4, le=10, description="quantiser's step, over the standard deviation of the strongest dimension"
     )
 
     @model_validator(mode="after")
@@ -150,22 +151,24 @@ def encode(
             raise InputError("Nothing says which codec to use. Give model=, such as model='rave-piano'.")
         settings = Settings(model=str(model))
     out, codec = Path(destination), load(settings.model)
-    if out.exists() and (not out.is_file() or (isinstance(audio, str | Path) and out.samefile(audio))):
+    same = isinstance(audio, str | Path) and Path(audio).exists() and out.exists() and out.samefile(audio)
+    if same or (out.exists() and not out.is_file()):
         raise InputError(f"{out} is the recording itself or no ordinary file. Choose another name.")
     if not out.parent.is_dir():
         raise InputError(f"The folder {out.parent} does not exist. Make it first.")
     if isinstance(audio, str | Path):
-        with open_recording(audio) as recording:
-            info = recording.info
+        with open_recording(audio) as opened:
+            info = opened.info
             if info.nonfinite:
                 raise InputError(f"{audio} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
-            blocks = (block for _, block in recording.blocks(BLOCK))
+            blocks = (block for _, block in opened.blocks(BLOCK))
             return _encode(blocks, info.sample_rate, info.channels, info.n_samples, out, codec, settings, progress)
-    if sample_rate is None or sample_rate < 1 or audio.ndim != 2 or not audio.size or not np.isfinite(audio).all():
-        raise InputError("Samples need the shape (channels, samples), finite values, and sample_rate= in Hz.")
-    starts = range(0, audio.shape[1], BLOCK)
-    cut = (np.asarray(audio[:, at : at + BLOCK]) for at in starts)
-    return _encode(cut, sample_rate, len(audio), audio.shape[1], out, codec, settings, progress)
+    if not isinstance(sample_rate, int | np.integer):
+        raise InputError("Samples need sample_rate=, a whole number of Hz.")
+    if audio.ndim != 2 or not audio.size or not np.isfinite(audio).all():
+        raise InputError("Samples need the shape (channels, samples) and finite values.")
+    cut = (np.asarray(audio[:, at : at + BLOCK]) for at in range(0, audio.shape[1], BLOCK))
+    return _encode(cut, int(sample_rate), len(audio), audio.shape[1], out, codec, settings, progress)
 
 
 def _encode(
@@ -205,7 +208,9 @@ def _encode(
             if books is None:
                 found = axes.coordinates(weights, latent)[:, :dims]
                 found[:, -1] *= np.float32(share)
-                whole = np.clip(np.rint(found / step), 1 - LARGEST, LARGEST - 1).astype(np.int64)
+                if np.abs(found).max(initial=0) >= (LARGEST - 1) * step:
+                    raise InputError(f"A step of {settings.step:g} is too fine for this sound. Give a greater one.")
+                whole = np.rint(found / step).astype(np.int64)
             else:
                 whole = codec.codes_of(latent)[:, :dims]
             waiting.append(whole)
@@ -274,6 +279,8 @@ def decode(
     began, path = time.perf_counter(), Path(source)
     with sfz.open_file(path) as file:
         header, crc = sfz.read_header(file, path)
+        if model is None and header.name not in shipped():
+            raise InputError(f"There is no model '{header.name}', which encoded {path}, in sfumato. Give its folder.")
         codec = load(model or header.name)
         if codec.digest != header.digest:
             raise ModelError(
@@ -390,4 +397,4 @@ def _played(
                 places += drawn * (missing * weights.scale)[:, None]
             latent = axes.latent(weights, places)
         audio, state = codec.decode(latent, state)
-        yield audio.reshape(-1, audio.shape[-1])[: header.channels]
+        yield recording(audio, header.channels)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sfumato import player
 from sfumato.diffusion import guide, noise, sample, schedule
-from sfumato.errors import InputError
+from sfumato.errors import InputError, ModelError
 from sfumato.player import axes
 from sfumato.systems import rave_prior
 
@@ -43,12 +42,17 @@ def draw(model: Model, settings: Settings, n_samples: int, item: int, step_done:
 
     Raises
     ------
-    InputError, ModelError
-        The codec is missing or broken.
+    ModelError
+        The codec is missing, broken, or another one than the prior was trained with.
     """
     config = model.config
     assert isinstance(config, rave_prior.Config)
-    codec = player.load(config.codec)
+    codec = rave_prior.codec_of(config)
+    if not config.codec_digest:
+        raise ModelError(
+            f"{model.name} doesn't say which codec it was trained with. If it was {config.codec} as it is here, write "
+            f"codec_digest: {codec.digest} below config in its model.yaml."
+        )
     hop, delay = codec.hop_length, codec.latency(codec.hop_length)
     frames = max(-(-(n_samples + delay) // hop), config.frames)
     stream = noise.walk((config.dims, frames), seed=settings.seed, items=[item])

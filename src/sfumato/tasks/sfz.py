@@ -10,6 +10,7 @@ called .sfz, is told by its first bytes.)
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sfumato.errors import InputError, ResourceError
+from sfumato.folder import NAMES
 
 MAGIC = b"\x93SFZ"
 VERSION = 1
@@ -61,7 +63,16 @@ class Header:
 
 
 def write_header(file: BinaryIO, header: Header) -> int:
-    """Write it; its checksum."""
+    """Write it; its checksum.
+
+    Raises
+    ------
+    InputError
+        Sample rate, channels or length don't fit.
+    """
+    rate, channels, n = header.sample_rate, header.channels, header.n_samples
+    if not (0 < rate < 1 << 32 and 0 < channels < 1 << 16 and 0 < n <= MAX_SAMPLES):
+        raise InputError(f"{channels} channels of {n} samples at {rate} Hz don't go into an encoded file.")
     name = header.name.encode()
     data = _START.pack(MAGIC, VERSION, len(name)) + name
     data += _FIELDS.pack(
@@ -101,10 +112,9 @@ def read_header(file: BinaryIO, path: Path) -> tuple[Header, int]:
     if _CRC.unpack(rest[-_CRC.size :]) != (crc,):
         raise InputError(f"{path} is damaged in its header. Encode the recording again.")
     digest, rate, channels, n_samples, dims, share, step = _FIELDS.unpack(body[n_name:])
-    try:
-        name = body[:n_name].decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} names no model.") from None
+    name = body[:n_name].decode(errors="replace")
+    if not re.fullmatch(NAMES, name):
+        raise InputError(f"{path} names no model.")
     if not (rate and channels and 0 < n_samples <= MAX_SAMPLES and dims and 0 < share <= 1 and 0 <= step < 1e9):
         raise InputError(f"{path} holds a header that makes no sense.")
     return Header(name, digest.hex(), rate, channels, n_samples, dims, share, step), crc

@@ -22,6 +22,12 @@ def streams(audio: NDArray[Any], channels: int) -> Array:
     return np.asarray(audio[rows].reshape(n, channels, -1), np.float32)
 
 
+def recording(audio: Array, channels: int) -> Array:
+    """The inverse of `streams`: audio (streams, channels of the model, samples) as the recording's `channels`."""
+    n, together, length = audio.shape
+    return audio.reshape(n * together, length)[:channels]
+
+
 def resampled(blocks: Iterable[NDArray[Any]], before: int, after: int, n: int) -> Iterator[Array]:
     """Blocks (channels, samples) at another rate, `n` samples in all: cut, or silent at the end."""
     left, stream, channels = n, None, 1

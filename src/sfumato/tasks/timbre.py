@@ -25,6 +25,7 @@ from sfumato.player import Player, axes
 from sfumato.player.weights import Array, build
 from sfumato.tasks.latent_axes import Settings, alter, pairs
 from sfumato.tasks.streams import BLOCK, resampled, skipped, streams
+from sfumato.tasks.streams import recording as recorded
 from sfumato.tasks.takes import SUBTYPE, Progress, Written, check, record_of
 
 __all__ = ["NAME", "Settings", "alter", "pairs", "player_of", "transform"]
@@ -63,6 +64,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
             raise InputError(f"{source} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
         check(destination, 1, info.sample_rate, info.channels, info.n_samples, source)
         alter(codec.weights, np.zeros((1, codec.recipe.network.latent, 1), np.float32), *_how(settings))
+        record_of(destination).unlink(missing_ok=True)  # an older one is not of what is written now
         blocks = _transferred(codec, recording, settings, progress)
         write_blocks(destination, blocks, info.sample_rate, info.channels, info.n_samples, SUBTYPE)
     kept = axes.keep(codec.weights, settings.fidelity)
@@ -101,7 +103,7 @@ def _transferred(codec: Player, recording: Recording, settings: Settings, progre
                 if codec.weights.codebooks is not None:
                     latent = codec.latent_of(codec.codes_of(latent))
                 audio, state = codec.decode(alter(codec.weights, latent, *how), state)
-                yield audio.reshape(-1, audio.shape[-1])[: info.channels]
+                yield recorded(audio, info.channels)
 
     done = 0
     for block in resampled(skipped(played(), delay, n), rate, info.sample_rate, info.n_samples):

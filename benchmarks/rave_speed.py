@@ -31,8 +31,8 @@ Play = Callable[[], Array]
 TURN_S, WARM = 0.25, 3
 """Wall time of a way's turn, and steps at its start that aren't counted: another way's weights are in the cache."""
 HEAD = (
-    *("what", "block, samples", "its length, ms", "median, ms", "99 %", "worst", "× real time"),
-    *("processor: median, ms", "99 %", "worst", "× real time", "n"),
+    *("what", "block, samples", "its length, ms", "median, ms", "99 %", "worst", "jitter", "× real time"),
+    *("processor: median, ms", "99 %", "worst", "jitter", "× real time", "n"),
 )
 
 
@@ -179,12 +179,13 @@ def speed(name: str, rate: int, seconds: float) -> None:
 
 
 def row(way: str, block: int, rate: int, wall: Array, own: Array) -> None:
-    """Print one row; times in ms."""
+    """Print one row; times in ms, jitter being the worst less the median."""
     length = 1e3 * block / rate
     cells = [way, str(block), f"{length:.1f}"]
     for times in (wall, own):
         median = float(np.median(times))
-        cells += [f"{median:.2f}", f"{np.quantile(times, 0.99):.2f}", f"{times.max():.2f}", f"{length / median:.1f}"]
+        found = (median, float(np.quantile(times, 0.99)), float(times.max()), float(times.max()) - median)
+        cells += [*(f"{value:.2f}" for value in found), f"{length / median:.1f}"]
     print(f"| {' | '.join(cells)} | {len(wall)} |", flush=True)
 
 

@@ -8,6 +8,7 @@ files block by block. POSIX systems only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 import numpy as np
 import soundfile
@@ -27,6 +28,7 @@ from sfumato.encoding import BLOCK_FRAMES, INTEGER_BITS, Target, choose, encode,
 from sfumato.errors import InputError, ResourceError
 from sfumato.files import replacing
 
+FloatT = TypeVar("FloatT", bound=np.floating[Any])
 Edit = tuple[int, NDArray[np.floating[Any]]]
 
 _KEEP_FREE_BYTES = 256 << 20
@@ -227,6 +229,22 @@ def write_edited(recording: Recording, destination: os.PathLike[str] | str | byt
         encode(file, target, info.tags, _edited(recording, target, ordered), info.n_samples)
 
 
+def write_extended(
+    recording: Recording, destination: os.PathLike[str] | str | bytes, more: NDArray[np.floating[Any]]
+) -> None:
+    """Write a copy of a recording that goes on with `more`, (channels, samples), after its end; as `write_edited`."""
+    info, path = recording.info, Path(os.fsdecode(destination))
+    if more.ndim != 2 or len(more) != info.channels or not np.isfinite(more).all():
+        raise InputError(f"What goes on needs the shape ({info.channels}, samples) and finite values.")
+    n = info.n_samples + more.shape[1]
+    target = choose(path.suffix, info.container, info.subtype, recording.bits, info.sample_rate, info.channels, n)
+    added = more if target.holds_any_float else np.clip(more, -1.0, 1.0)
+    ends = (added[:, at : at + BLOCK_FRAMES] for at in range(0, more.shape[1], BLOCK_FRAMES))
+    rest = (quantise(end.T.astype(np.float64), target) for end in ends)
+    with _replacing(path, not_file=info.path) as file:
+        encode(file, target, info.tags, itertools.chain(_edited(recording, target, []), rest), n)
+
+
 def write(
     path: os.PathLike[str] | str | bytes,
     audio: NDArray[np.floating[Any]],
@@ -316,6 +334,14 @@ def _edited(recording: Recording, target: Target, edits: list[Edit]) -> Iterator
             yield block
         else:
             yield quantise(block, target)
+
+
+def to_channels(audio: NDArray[FloatT], channels: int) -> NDArray[FloatT]:
+    """Audio with so many channels: their mean, or the first ones, the last one again where there are too few."""
+    if channels == 1:
+        return np.asarray(audio.mean(axis=0, keepdims=True))
+    missing = max(0, channels - len(audio))
+    return np.concatenate([audio, np.repeat(audio[-1:], missing, axis=0)])[:channels]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import tiny_dance
 import torch
 
 from sfumato import preset
-from sfumato.data import manifest, oneshots
+from sfumato.data import examples, manifest, oneshots
 from sfumato.errors import InputError
 from sfumato.model import load
 from sfumato.systems.dance_diffusion import ANYWHERE, KINDS, START, Config
@@ -46,7 +46,10 @@ def test_batches_are_a_pure_function_of_seed_step_and_item():
     for key in ("clean", "labels"):
         assert torch.equal(whole[key], torch.cat([part[key] for part in parts]))
         assert not torch.equal(whole[key], dataset.batch(2, 5, 8, 0, 1)[key])
+    assert len({row.numpy().tobytes() for row in whole["clean"]}) == 8  # no item is another one's
     assert whole["clean"].shape == (8, 1, CONFIG.n_samples)
+    with pytest.raises(InputError, match="can't be shared by 3"):
+        dataset.batch(1, 5, 8, 0, 3)
     assert whole["clean"].dtype == torch.float32
 
 
@@ -180,3 +183,26 @@ def test_the_tiny_preset_trains_draws_and_is_fine_tuned(tmp_path):
     other = preset.load("dance-tiny", ["config.network.embedding=32", f"train.start_from={tmp_path / 'run' / 'model'}"])
     with pytest.raises(InputError, match="don't fit"):
         preset.train(other, data, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("config.network.kernel=4", "kernel is 4"),
+        ("config.network.widths=[12, 20]", "multiples of 8"),
+        ("config.network.attention_heads=3", "attention_heads is 3"),
+        ("config.network={attention: [false, true], widths: [0, 32]}", "1 or more"),
+        ("config.network={attention: [true], widths: [8]}", "give 2 or more of each"),
+    ],
+)
+def test_a_network_that_can_not_be_built_is_refused_in_one_line(change, message):
+    with pytest.raises(InputError, match=message) as refused:
+        preset.load("dance-tiny", [change])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_batch_is_shared_without_gaps_and_overlaps():
+    assert [list(examples.share(6, rank, 3)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert list(examples.share(4, 0, 1)) == [0, 1, 2, 3]
+    with pytest.raises(InputError, match=r"batch of 5 can't be shared by 2"):
+        examples.share(5, 0, 2)

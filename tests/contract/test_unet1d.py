@@ -158,3 +158,22 @@ def test_labels_matter_and_none_is_label_zero():
 def test_labels_and_a_signal_are_not_both_conditions():
     with pytest.raises(ValueError, match="not both"):
         Config(labels=(3,), condition_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kernel": 4}, "give an odd and an even number"),
+        ({"embedding": 9}, "give an odd and an even number"),
+        ({"widths": (32, 36)}, "widths are .32, 36.: give one or more multiples of 8"),
+        ({"widths": ()}, "multiples of 8"),
+        ({"widths": (0, 8)}, "multiples of 8"),
+        ({"attention_heads": 5}, "give a divisor of 192"),
+        ({"factor": 1}, "factor"),
+        ({"patch": 0}, "patch"),
+        ({"labels": (3, 0)}, "1 or more"),
+    ],
+)
+def test_shapes_that_can_not_be_built_are_refused_by_name(values, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**values)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sfumato.audio import Recording, open_recording, write, write_edited
+from sfumato.audio import Recording, open_recording, to_channels, write, write_edited, write_extended
 from sfumato.errors import InputError, ResourceError
 
 SUFFIXES = [".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".m4a"]
@@ -262,3 +262,33 @@ def test_a_folder_without_permission(tmp_path):
     (tmp_path / "shut").mkdir(mode=0o500)
     with pytest.raises(ResourceError, match="Permission denied"):
         write(tmp_path / "shut" / "a.wav", noise(1, 10), 48_000)
+
+
+def test_channels_become_their_mean_the_first_ones_or_the_last_again():
+    audio = np.array([[1.0, 2.0], [3.0, 5.0], [7.0, 0.0]])
+    assert to_channels(audio[:2], 1).tolist() == [[2.0, 3.5]]
+    assert to_channels(audio, 2).tolist() == audio[:2].tolist()
+    assert to_channels(audio[:2], 4).tolist() == [[1.0, 2.0], [3.0, 5.0], [3.0, 5.0], [3.0, 5.0]]
+    assert to_channels(audio.astype(np.float32), 5).dtype == np.float32
+
+
+def test_a_recording_that_goes_on_keeps_itself_its_tags_and_refuses_what_is_no_sound(tmp_path):
+    source, out = tmp_path / "a.flac", tmp_path / "b.flac"
+    write(source, noise(2, 5_000), 48_000, "PCM_16")
+    more = 3 * noise(2, 70_000, seed=1)
+    with open_recording(source) as recording:
+        recording.info.tags["title"] = "Prélude"
+        write_extended(recording, out, more)
+        with pytest.raises(InputError, match="goes on"):
+            write_extended(recording, tmp_path / "c.flac", more[:1])
+        with pytest.raises(InputError, match="goes on"):
+            write_extended(recording, tmp_path / "c.flac", np.full((2, 4), np.nan))
+        with pytest.raises(InputError, match="recording itself"):
+            write_extended(recording, source, more)
+        before = recording.read(0, 5_000)
+    with open_recording(out) as copy:
+        assert (copy.info.subtype, copy.info.n_samples, copy.info.tags["title"]) == ("PCM_16", 75_000, "Prélude")
+        after = copy.read(0, 75_000)
+    assert np.array_equal(after[:, :5_000], before)
+    np.testing.assert_allclose(after[:, 5_000:], np.clip(more, -1, 1), atol=2**-15)
+    assert not (tmp_path / "c.flac").exists()

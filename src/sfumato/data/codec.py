@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.data.crops import Crops
+from sfumato.data.examples import share
 from sfumato.data.manifest import Row, Split
 from sfumato.data.oneshots import read_sound, trimmed
 from sfumato.diffusion.noise import chooser
@@ -51,11 +52,8 @@ class Patterns:
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) * size / world of a step, as {"clean": (items, channels, samples)}."""
-        if size % world:
-            raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
-        share = size // world
-        first = step * size + rank * share
-        return {"clean": torch.from_numpy(np.stack([self.item(seed, first + i) for i in range(share)]))}
+        items = [self.item(seed, step * size + place) for place in share(size, rank, world)]
+        return {"clean": torch.from_numpy(np.stack(items))}
 
     def item(self, seed: int, number: int) -> Audio:
         """Window (channels, samples) of item `number`, counted from the start of the training."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.data.examples import share
 from sfumato.data.manifest import Row
 from sfumato.errors import InputError
 
@@ -111,10 +112,7 @@ class Crops:
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) · size / world of a step's `size` crops, as {"clean": (items, channels, samples)}."""
-        if size % world:
-            raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
-        share = size // world
-        crops = [self.crop(seed, step, item) for item in range(rank * share, (rank + 1) * share)]
+        crops = [self.crop(seed, step, item) for item in share(size, rank, world)]
         return {"clean": torch.from_numpy(np.stack(crops))}
 
 

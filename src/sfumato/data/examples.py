@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from sfumato.config import Settings
 from sfumato.data.manifest import Row, Split
+from sfumato.errors import InputError
 
 if TYPE_CHECKING:
     from sfumato.train import Dataset
@@ -30,6 +31,19 @@ class DataSettings(Settings):
     patterns: bool = Field(False, description="codecs only: lay short sounds out as patterns instead of cropping")
     processes: int = Field(2, ge=1, description="processes that make the examples")
     bank: str | None = Field(None, description="folder of the examples; default: bank in the output folder")
+
+
+def share(size: int, rank: int, world: int) -> range:
+    """Places in a batch of `size` of the items that process `rank` of `world` takes.
+
+    Raises
+    ------
+    InputError
+        The batch can't be shared evenly.
+    """
+    if size % world:
+        raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
+    return range(rank * size // world, (rank + 1) * size // world)
 
 
 Builder = Callable[[Sequence[Row], Path, Path, Split, BaseModel, DataSettings, Progress], "Dataset"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfumato.data.crops import read
+from sfumato.data.examples import share
 from sfumato.data.manifest import Row, Split
 from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
@@ -42,13 +43,10 @@ class Latents:
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) * size / world of a step, as {"clean": (items, dims, frames)}."""
-        if size % world:
-            raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
-        share = size // world
         ends = np.cumsum([sequence.shape[1] - self.frames + 1 for sequence in self.sequences])
         windows = []
-        for item in range(step * size + rank * share, step * size + (rank + 1) * share):
-            at = int(chooser(seed=seed, item=item).integers(ends[-1]))
+        for place in share(size, rank, world):
+            at = int(chooser(seed=seed, item=step * size + place).integers(ends[-1]))
             number = int(np.searchsorted(ends, at, side="right"))
             start = at - (int(ends[number - 1]) if number else 0)
             windows.append(self.sequences[number][:, start : start + self.frames])

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfumato.audio import to_channels
+from sfumato.data.examples import share
 from sfumato.data.manifest import Row, Split
 from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
@@ -100,10 +102,7 @@ class OneShots:
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) * size / world of a step: "clean" (items, channels, samples), "labels" (items, 2)."""
-        if size % world:
-            raise InputError(f"A batch of {size} can't be shared by {world} processes. Give a multiple of {world}.")
-        share = size // world
-        items = [self.item(seed, step * size + rank * share + i) for i in range(share)]
+        items = [self.item(seed, step * size + i) for i in share(size, rank, world)]
         clean, labels = (list(part) for part in zip(*items, strict=True))
         return {"clean": torch.from_numpy(np.stack(clean)), "labels": torch.tensor(labels)}
 
@@ -238,14 +237,6 @@ def read_sound(path: Path, channels: int, sample_rate: int, seconds: float) -> A
     if not np.isfinite(audio).all():
         raise InputError(f"{path} holds samples that are NaN or infinite. Leave it out.")
     return resampled(to_channels(audio, channels), rate, sample_rate)
-
-
-def to_channels(audio: Audio, channels: int) -> Audio:
-    """Audio with the model's number of channels: their mean, the first ones, or the last one again."""
-    if channels == 1:
-        return np.asarray(audio.mean(axis=0, keepdims=True))
-    missing = max(0, channels - audio.shape[0])
-    return np.concatenate([audio, np.repeat(audio[-1:], missing, axis=0)])[:channels]
 
 
 def load_sounds(rows: Sequence[Row], root: Path, config: Config, progress: Progress | None = None) -> list[Sound]:

@@ -47,6 +47,8 @@ class Config(Settings):
     def _fits(self) -> Config:
         if len(self.attention) != len(self.widths) or len(self.widths) < 2:
             raise ValueError(f"{len(self.widths)} widths and {len(self.attention)} levels: give 2 or more of each")
+        if min(self.widths) < 1:
+            raise ValueError(f"widths are {list(self.widths)}: give numbers of channels, 1 or more")
         if self.attention[0] or self.features % 2:
             raise ValueError("the finest level can't attend, and features come in pairs")
         attending = [w for level, on in enumerate(self.attention) if on for w in self.widths[level - 1 : level + 1]]

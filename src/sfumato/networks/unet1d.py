@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
+GROUPS = 8
+"""Groups that channels are normalised in."""
 _LOUDEST = 5.0
 """How many standard deviations of the noise a gate lets through; more is sound."""
 
@@ -55,7 +57,15 @@ class Config(Settings):
     relative: bool = Field(False, description="read the label as v's time, and see the input relative to its noise too")
 
     @model_validator(mode="after")
-    def _one_condition(self) -> Config:
+    def _fits(self) -> Config:
+        if self.kernel % 2 == 0 or self.embedding % 2:
+            raise ValueError(f"kernel is {self.kernel} and embedding {self.embedding}: give an odd and an even number")
+        if not self.widths or any(width < 1 or width % GROUPS for width in self.widths):
+            raise ValueError(f"widths are {list(self.widths)}: give one or more multiples of {GROUPS}")
+        if self.widths[-1] % self.attention_heads:
+            raise ValueError(f"attention_heads is {self.attention_heads}: give a divisor of {self.widths[-1]}")
+        if any(size < 1 for size in self.labels):
+            raise ValueError(f"labels are {list(self.labels)}: give how many values each has, 1 or more")
         if self.labels and self.condition_channels:
             raise ValueError("a network takes labels or a signal as its condition, not both")
         return self
@@ -91,7 +101,7 @@ class UNet1d(nn.Module):
             below = widths[min(level + 1, len(widths) - 1)]
             self.up.append(_Level(below + widths[level], widths[level], k, width, config.blocks))
         out = nn.Conv1d(widths[0], config.channels * config.patch * (1 + config.relative), k, padding=k // 2)
-        self.last = nn.Sequential(nn.GroupNorm(8, widths[0]), nn.SiLU(), out)
+        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), out)
         for parameter in out.parameters():
             nn.init.zeros_(parameter)
         if config.relative:
@@ -172,10 +182,10 @@ class _Block(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, embedding: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, before)
+        self.norm1 = nn.GroupNorm(GROUPS, before)
         self.conv1 = nn.Conv1d(before, after, kernel, padding=kernel // 2)
         self.modulate = nn.Linear(embedding, 2 * after)
-        self.norm2 = nn.GroupNorm(8, after)
+        self.norm2 = nn.GroupNorm(GROUPS, after)
         self.conv2 = nn.Conv1d(after, after, kernel, padding=kernel // 2)
         self.skip = nn.Conv1d(before, after, 1) if before != after else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
@@ -194,7 +204,7 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(8, width)
+        self.norm = nn.GroupNorm(GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
         self.out = nn.Conv1d(width, width, 1)
         nn.init.zeros_(self.out.weight)

@@ -26,10 +26,10 @@ References
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from torch import Tensor, nn
 
 from sfumato.config import Settings
@@ -70,10 +70,22 @@ START, ANYWHERE = 0, 1
 """The second label: the sound starts at the window's start, or the window is a stretch of something longer."""
 
 
+def _network_of(value: Any) -> str:
+    """Which network a configuration is of: the published one says which levels attend."""
+    published = "attention" in value if isinstance(value, dict) else isinstance(value, dance_unet.Config)
+    return "dance_unet" if published else "unet1d"
+
+
+Network = Annotated[
+    Annotated[unet1d.Config, Tag("unet1d")] | Annotated[dance_unet.Config, Tag("dance_unet")],
+    Discriminator(_network_of),
+]
+
+
 class Config(Settings):
     """The network, what it makes, and its noise levels."""
 
-    network: unet1d.Config | dance_unet.Config = Field(
+    network: Network = Field(
         unet1d.Config(patch=32, widths=(128, 192, 256), labels=(len(KINDS) + 1, 2), relative=True),
         description="the U-Net over samples",
     )

@@ -12,6 +12,7 @@ from sfumato import cli
 from sfumato.diffusion import guide
 from sfumato.errors import InputError, ResourceError
 from sfumato.systems import dance_diffusion
+from sfumato.tasks import generate as task
 from sfumato.tasks import takes
 from sfumato.tasks.generate import Settings, denoiser, draws, generate, generate_files, levels
 
@@ -42,7 +43,7 @@ def test_every_length_is_met_to_the_sample(seconds):
     assert drawn(seconds=seconds)[0].audio.shape == (1, round(8000 * seconds))
 
 
-@pytest.mark.parametrize(("bpm", "bars", "beats"), [(96, 2, 4), (97.3, 1, 3), (174, None, 4), (133.7, 3, 7)])
+@pytest.mark.parametrize(("bpm", "bars", "beats"), [(96, 2, 4), (97.3, 3, 3), (174, None, 4)])
 def test_a_loop_has_its_beats_exact_length(bpm, bars, beats):
     expected = round((bars or 1) * beats * 60 * 8000 / bpm)
     assert drawn(loop=True, bpm=bpm, bars=bars, beats=beats, steps=1)[0].audio.shape == (1, expected)
@@ -51,8 +52,22 @@ def test_a_loop_has_its_beats_exact_length(bpm, bars, beats):
 def test_a_short_sound_is_the_start_of_a_window_and_ends_in_silence():
     whole, cut = drawn()[0].audio, drawn(seconds=0.03)[0].audio
     n = cut.shape[1]
-    assert np.array_equal(cut[:, : n - 80], whole[:, : n - 80])
+    assert np.array_equal(cut[:, : n - 40], whole[:, : n - 40])
     assert abs(cut[0, -1]) < 1e-9 < abs(whole[0, n - 1])
+
+
+@pytest.mark.parametrize("values", [{"seconds": 0.0641}, {"seconds": 0.3}])
+def test_a_sound_longer_than_a_window_fades_for_5_ms_and_a_loop_and_a_window_do_not(values, monkeypatch):
+    made = drawn(**values)[0].audio
+    monkeypatch.setattr(task, "faded", lambda audio, rate: audio)
+    unfaded = drawn(**values)[0].audio
+    assert np.array_equal(made[:, :-40], unfaded[:, :-40])
+    ramp = np.cos(np.arange(1, 41) / 40 * np.pi / 2) ** 2
+    np.testing.assert_allclose(made[:, -40:], unfaded[:, -40:] * ramp, atol=1e-12)
+    assert np.abs(unfaded[:, -40:]).max() > 1e-4
+    monkeypatch.setattr(task, "faded", lambda audio, rate: pytest.fail("faded"))
+    drawn()
+    drawn(loop=True, seconds=0.1)
 
 
 def test_no_window_is_longer_than_the_model_s_however_long_the_sound():
@@ -69,15 +84,37 @@ def test_windows_of_a_long_sound_and_a_short_one_are_told_apart():
     assert not torch.equal(denoiser(model, 0, True)(x, sigma), denoiser(model, 0, False)(x, sigma))
 
 
-def test_a_loop_turned_is_the_loop_of_turned_noise():
-    """With windows 256 samples apart around 1024: the seam is nowhere."""
+@pytest.mark.parametrize("turned", [256, 100, 1])
+def test_a_loop_turned_is_the_loop_of_turned_noise_and_windows(turned):
+    """By any number of samples, though windows lie 256 apart around 1024: the seam is nowhere."""
     model = tiny_dance.model()
-    denoise = denoiser(model, 0, False, loop=True)
+    at = {first: denoiser(model, 0, False, lambda total, first=first: first) for first in (0, turned)}
     x = torch.randn(1, 1, 1024, generator=torch.Generator().manual_seed(1))
     sigma = torch.tensor([0.5])
-    torch.testing.assert_close(denoise(x.roll(256, -1), sigma), denoise(x, sigma).roll(256, -1), atol=1e-5, rtol=1e-4)
+    found, expected = at[turned](x.roll(turned, -1), sigma), at[0](x, sigma).roll(turned, -1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    if turned != 256:  # of windows that stay it is not true
+        assert (at[0](x.roll(turned, -1), sigma) - expected).abs().max() > 1e-3
     straight = guide.windows(denoiser(model, 0, False), 512, 256)(x, sigma)
-    assert (straight - denoise(x, sigma)).abs()[..., -64:].max() > 1e-3
+    assert (straight - at[0](x, sigma)).abs()[..., -64:].max() > 1e-3
+
+
+def test_every_place_of_a_loop_is_as_often_a_window_s_start(monkeypatch):
+    """Each sound's windows lie elsewhere at each evaluation, evenly over the loop, always the same for its number."""
+    model, starts = tiny_dance.model(), []
+    whole = guide.circle
+
+    def told(denoise, length, overlap, turn):
+        return whole(denoise, length, overlap, lambda total: starts.append(turn(total)) or starts[-1])
+
+    monkeypatch.setattr(guide, "circle", told)
+    first = list(draws(model, quick(loop=True, seconds=0.128, steps=50, count=3), lambda *_: None))
+    assert len(starts) == 150
+    assert len(set(starts)) > 120
+    assert np.histogram(starts, 4, (0, 1024))[0].min() > 20
+    again = list(draws(model, quick(loop=True, seconds=0.128, steps=50, count=1), lambda *_: None))
+    assert starts[150:] == starts[:50]
+    assert np.array_equal(again[0].audio, first[0].audio)
 
 
 def test_kinds_and_guidance_change_the_sound():
@@ -119,6 +156,52 @@ def test_files_and_their_record(tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kick-1.wav", "kick-2.wav", "kick.wav.json"]
 
 
+def stopped_after(made, count):
+    """The first takes, then an interrupt."""
+    for number, one in enumerate(made):
+        if number == count:
+            raise KeyboardInterrupt
+        yield one
+
+
+def test_the_record_tells_of_the_files_beside_it_wherever_a_run_is_stopped(tmp_path):
+    model, out = tiny_dance.model(), tmp_path / "a.wav"
+
+    def run(seed, stop):
+        settings = quick(count=3, seed=seed, seconds=0.02, steps=1)
+        made = stopped_after(draws(model, settings, lambda *_: None), stop)
+        return takes.write_all(out, made, 3, model, settings, {})
+
+    def record():
+        return json.loads((tmp_path / "a.wav.json").read_text())
+
+    with pytest.raises(KeyboardInterrupt):
+        run(1, 0)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        run(1, 2)
+    assert [row["file"] for row in record()["takes"]] == ["a-1.wav", "a-2.wav"]
+    assert len(run(2, 3).files) == 3
+    before = (tmp_path / "a.wav.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run(3, 0)  # before a file was replaced, all stays
+    assert (tmp_path / "a.wav.json").read_bytes() == before
+    with pytest.raises(KeyboardInterrupt):
+        run(3, 1)
+    assert record()["settings"]["seed"] == 3
+    assert [row["file"] for row in record()["takes"]] == ["a-1.wav"]
+
+
+def test_no_older_record_stands_beside_a_file_that_was_replaced(tmp_path):
+    """Even of a process that is killed: at the moment a file is written, the older record is gone."""
+    model, settings, there = tiny_dance.model(), quick(seconds=0.02, steps=1), []
+    for _ in range(2):
+        made = draws(model, settings, lambda *_: None)
+        save = lambda path, one: there.append(takes.record_of(path).exists())  # noqa: E731
+        takes.write_all(tmp_path / "a.wav", made, 1, model, settings, {}, save)
+    assert there == [False, False]
+
+
 def test_one_sound_keeps_its_name(tiny, tmp_path):
     assert generate_files(tmp_path / "a.flac", quick(model=str(tiny))).files == (tmp_path / "a.flac",)
 
@@ -129,7 +212,10 @@ def test_one_sound_keeps_its_name(tiny, tmp_path):
         ({"loop": True}, "either bpm"),
         ({"loop": True, "bpm": 90, "seconds": 2}, "either bpm"),
         ({"bpm": 90}, "for a loop"),
-        ({"loop": True, "seconds": 2, "bars": 2}, "bars take a bpm"),
+        ({"loop": True, "seconds": 2, "bars": 2}, "bars and beats take a bpm"),
+        ({"loop": True, "seconds": 2, "beats": 3}, "bars and beats take a bpm"),
+        ({"beats": 3}, "beats are for a loop"),
+        ({"cfg_scale": 2.0}, "ask for a kind"),
         ({"seconds": 0}, "greater than 0"),
         ({"count": 0}, "greater than or equal to 1"),
         ({"sampler": "magic"}, "dpmpp_2m"),
@@ -190,3 +276,7 @@ def test_the_command(tiny, tmp_path, capsys):
         cli.main([str(word) for word in [*words, "--seconds", "1"]])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: a loop takes either bpm, with bars, or seconds.\n"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["generate", str(tmp_path / "l.wav"), "--cfg-scale", "2"])
+    assert ended.value.code == 2
+    assert "ask for a kind" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import torch
 
 from sfumato import cli
 from sfumato.config import parse
-from sfumato.diffusion import sample
+from sfumato.diffusion import guide, sample
 from sfumato.errors import InputError
+from sfumato.systems import dance_diffusion
 from sfumato.tasks import vary
 from sfumato.tasks.generate import denoiser, levels
 from sfumato.tasks.transform import FLAGS, fields, transform
@@ -70,9 +71,38 @@ def test_channels_rates_and_levels_are_dealt_with(tiny, tmp_path):
     sf.write(tmp_path / "quiet.wav", stereo.T, 3 * RATE, subtype="FLOAT")
     written = transform(tmp_path / "quiet.wav", tmp_path / "v.wav", tiny, {"strength": 0.05, "steps": 3})
     made = read(written.files[0])
-    assert made.shape == (2, 600)
-    assert sf.info(written.files[0]).samplerate == RATE
+    assert made.shape == (2, 1800)
+    assert sf.info(written.files[0]).samplerate == 3 * RATE
     assert 0.3 * np.abs(stereo).max() < np.abs(made).max() < 2 * np.abs(stereo).max()
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate", "n"), [(1, 48000, 4801), (2, 8000, 399), (2, 11025, 3001), (3, 22050, 50)]
+)
+def test_variations_and_blends_have_the_recording_s_rate_channels_and_exact_length(tiny, tmp_path, channels, rate, n):
+    sf.write(tmp_path / "a.wav", hit(n, channels).T, rate, subtype="FLOAT")
+    sf.write(tmp_path / "short.wav", hit(40).T, RATE)
+    two = tiny_dance.CONFIG.model_dump()
+    two["network"]["channels"] = 2
+    tiny_dance.folder(tmp_path / "two", dance_diffusion.Config(**two))
+    for model in (tiny, tmp_path / "two"):
+        other = {"other": str(tmp_path / "short.wav"), "steps_between": 1}
+        for values, length in (({"strength": 0.05}, n), (other, max(n, -(-40 * rate // RATE)))):
+            written = transform(tmp_path / "a.wav", tmp_path / "b.wav", model, {"steps": 2} | values)
+            made, info = read(written.files[0]), sf.info(written.files[0])
+            assert (info.samplerate, made.shape) == (rate, (channels, length))
+            row = json.loads(written.json.read_text())["takes"][0]
+            assert (row["samples"], row["seconds"]) == (made.shape[1], made.shape[1] / rate)
+
+
+def test_a_faint_variation_of_another_rate_is_in_time_with_the_sound(tiny, tmp_path):
+    """All that changed is what the model's rate can't hold, and noise 36 dB below the model's sounds."""
+    n = np.arange(6000)
+    tone = 0.5 * np.sin(2 * np.pi * 440 / 48000 * n) * np.hanning(6000)
+    sf.write(tmp_path / "a.wav", tone, 48000, subtype="FLOAT")
+    made = read(transform(tmp_path / "a.wav", tmp_path / "b.wav", tiny, {"strength": 0.05, "steps": 2}).files[0])[0]
+    lags = [float(made[100 + lag : 5900 + lag] @ tone[100:5900]) for lag in range(-8, 9)]
+    assert int(np.argmax(lags)) - 8 in (-1, 0, 1)
 
 
 @pytest.mark.parametrize(("subtype", "rate"), [("PCM_16", RATE), ("FLOAT", 2 * RATE), ("PCM_24", 11025)])
@@ -103,19 +133,81 @@ def test_a_fill_knows_what_is_around_and_nothing_of_what_was_there():
     other[:, 200:300] = 0.3
     first, same = (next(vary.fills(model, a, RATE, (200, 300), settings, quiet)) for a in (audio, other))
     assert np.array_equal(first, same)
+    another = next(vary.fills(model, audio, RATE, (200, 300), settings.model_copy(update={"seed": 1}), quiet))
+    assert (first != another).mean() > 0.98  # all of it is drawn
     other[:, 320:] *= -1
     assert not np.array_equal(first, next(vary.fills(model, other, RATE, (200, 300), settings, quiet)))
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_an_extension_keeps_all_and_is_as_long_as_asked(tiny, tmp_path, subtype):
-    sf.write(tmp_path / "a.wav", hit(700, 2).T, RATE, subtype=subtype)
-    before = read(tmp_path / "a.wav")
-    written = transform(tmp_path / "a.wav", tmp_path / "b.wav", tiny, {"extend": 0.1, "steps": 3})
-    after = read(written.files[0])
+SUBTYPES = [(".wav", name) for name in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")]
+SUBTYPES += [(".flac", "PCM_16"), (".flac", "PCM_24"), (".aiff", "PCM_S8"), (".caf", "ALAC_16"), (".w64", "PCM_32")]
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), SUBTYPES)
+def test_gaps_and_extensions_keep_the_recording_s_own_samples_and_their_type(tiny, tmp_path, suffix, subtype):
+    """Of numbers that use every bit of it."""
+    whole = np.random.default_rng(0).uniform(-1, 1, (2, 700))
+    source, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    sf.write(source, whole.T, RATE, subtype=subtype)
+    before = read(source)
+    made = transform(source, out, tiny, {"extend": 0.1, "steps": 3})
+    after = read(out)
     assert after.shape == (2, 1500)
     assert np.array_equal(after[:, :700], before)
     assert np.abs(after[:, 700:]).max() > 1e-4
+    assert sf.info(out).subtype == subtype
+    row = json.loads(made.json.read_text())["takes"][0]
+    assert (row["samples"], row["seconds"]) == (1500, 1500 / RATE)
+    transform(source, out, tiny, {"gap": "0.02:0.03", "steps": 3})
+    after = read(out)
+    assert np.array_equal(np.delete(after, np.s_[160:240], axis=1), np.delete(before, np.s_[160:240], axis=1))
+    assert sf.info(out).subtype == subtype
+
+
+def test_a_fill_beyond_full_scale_is_clipped_and_the_record_tells(tiny, sound, tmp_path, monkeypatch):
+    fill = np.array([[0.5, 1.5, -2.0, 0.1]])
+    monkeypatch.setattr(vary, "fills", lambda *_: iter([fill]))
+    written = transform(sound, tmp_path / "b.wav", tiny, {"gap": f"{100 / RATE}:{104 / RATE}"})
+    assert json.loads(written.json.read_text())["takes"][0]["clipped_values"] == 2
+    np.testing.assert_allclose(read(written.files[0])[0, 100:104], [0.5, 1.0, -1.0, 0.1], atol=2**-14)
+
+
+@pytest.mark.parametrize("gap", [(9000, 9600), (0, 400), (19000, 20000), (20000, 20500)])
+def test_known_samples_beside_a_gap_are_the_recording_s_at_the_model_s_rate_too(gap, monkeypatch):
+    """A cut to silence would ring through the resampler's long filter."""
+    start, stop = gap
+    n = np.arange(20500)
+    whole = (0.3 * np.cos(2 * np.pi * 300 / 48000 * n) + 0.2)[None]  # far from zero at most cuts
+    seen, keep = [], guide.known_samples
+    monkeypatch.setattr(guide, "known_samples", lambda *both: seen.append(both) or keep(*both))
+    audio = whole[:, :20000]
+    next(vary.fills(tiny_dance.model(), audio, 48000, gap, vary.Settings(gap="0:1", steps=2), lambda *_: None))
+    observed, known = (part[0, 0].numpy() for part in seen[0])
+    expected = vary.resampled(whole, 48000, RATE)[0, : len(observed)]
+    places = np.flatnonzero(known[: len(expected)])
+    scale = vary.PEAK / np.abs(vary._bridged(audio, *gap)).max()
+    error = np.abs(observed[places] / scale - expected[places])
+    inside = (places > 40) & (places < len(expected) - 40)
+    beside = inside & (np.minimum(abs(places - start / 6), abs(places - stop / 6)) < 40)
+    assert beside.sum() >= 35
+    assert error[beside].max() < 0.01
+
+
+def test_each_of_two_sounds_is_followed_as_what_it_is(monkeypatch):
+    """One starts its window, the other starts late: up they go each under its own label, down under both."""
+    model, quiet, seen = tiny_dance.model(), lambda *_: None, []
+    early = vary.clip_of(hit(512), RATE, tiny_dance.CONFIG)
+    late = vary.clip_of(np.pad(hit(200), ((0, 0), (312, 0))), RATE, tiny_dance.CONFIG)
+    assert (early.starts, late.starts) == (True, False)
+    model.network.register_forward_hook(lambda module, given, out: seen.append(int(given[2][0, 1])))
+    list(vary.between(model, early, late, vary.Settings(other="x", steps_between=1, steps=3), quiet))
+    up = 2 * (3 - 1)  # heun, whose last level isn't 0
+    assert seen[:up] == [dance_diffusion.START] * up
+    assert seen[up : 2 * up] == [dance_diffusion.ANYWHERE] * up
+    assert set(seen[2 * up :]) == {dance_diffusion.START, dance_diffusion.ANYWHERE}
+    del seen[:]
+    list(vary.between(model, late, late, vary.Settings(other="x", steps_between=1, steps=3), quiet))
+    assert set(seen) == {dance_diffusion.ANYWHERE}
 
 
 def test_up_and_down_again_is_where_it_began():
@@ -167,6 +259,13 @@ def test_sounds_between_two_go_from_one_to_the_other(tiny, sound, tmp_path):
         ({"strength": 0}, "strength = 0"),
         ({"gap": "0.01:0.02", "extend": 1}, "gap and extend are different"),
         ({"other": "b.wav", "count": 2}, "steps_between says how many"),
+        ({"other": "b.wav", "seed": 2}, "take no seed"),
+        ({"other": "b.wav", "sampler": "ddim"}, "no sampler but heun"),
+        ({"gap": "0.01:0.02", "strength": 0.3}, "strength is for variations, and gap"),
+        ({"extend": 1, "strength": 0.5}, "strength is for variations, and extend"),
+        ({"other": "b.wav", "strength": 0.5}, "strength is for variations, and with"),
+        ({"steps_between": 3}, "steps_between is for sounds between two"),
+        ({"cfg_scale": 2}, "ask for a kind"),
         ({"fidelity": 0.9}, "unknown setting 'fidelity'"),
         ({"gap": "1-2"}, "'1-2' is no gap"),
         ({"gap": "nan:0.2"}, "'nan:0.2' is no gap"),
@@ -223,10 +322,14 @@ def test_the_command(tiny, sound, tmp_path, capsys):
     assert not ended.value.code
     assert "v-2.wav" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        cli.main([str(word) for word in [*words, "--gap", "7:8"]])
+        cli.main([str(word) for word in [*words[:5], *words[7:], "--gap", "7:8"]])
     assert ended.value.code == 3
     assert "not inside the sound" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         cli.main([str(word) for word in [*words, "--steps", "1"]])
     assert ended.value.code == 2
     assert "steps = 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in [*words, "--gap", "0.01:0.02"]])
+    assert ended.value.code == 2
+    assert "strength is for variations" in capsys.readouterr().err

@@ -242,6 +242,9 @@ def test_no_place_of_a_circle_is_an_end():
     joint, sigma = guide.circle(around, 32, 16), torch.tensor([0.5], dtype=torch.float64)
     for turn in (16, 48, 80):
         assert torch.allclose(joint(x.roll(turn, -1), sigma), joint(x, sigma).roll(turn, -1), atol=1e-12)
+    for turn in (1, 7, 16):
+        turned = guide.circle(around, 32, 16, lambda total, turn=turn: turn)(x.roll(turn, -1), sigma)
+        assert torch.allclose(turned, joint(x, sigma).roll(turn, -1), atol=1e-12)
     whole = around(x.repeat(1, 1, 3), sigma)[..., 96:192]
     assert float((joint(x, sigma) - whole).abs()[..., [0, -1]].max()) < 0.05 * float(whole.std())
     straight = guide.windows(around, 32, 16)(x, sigma)

@@ -184,16 +184,18 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
     return joint
 
 
-def circle(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
+def circle(denoise: Denoiser, length: int, overlap: int, turn: Callable[[int], int] = lambda total: 0) -> Denoiser:
     """A loop as one state, whose end goes on at its start: each guess is made in windows around it and crossfaded.
 
-    Windows lie evenly around the circle, so no sample is an end and the seam is like every other place. A loop shorter
-    than a window is seen repeated in it.
+    Windows lie evenly around the circle, so no sample is an end. Where they begin is up to `turn`: if it is drawn
+    uniformly, the seam is a place like every other. A loop shorter than a window is seen repeated in it.
 
     Parameters
     ----------
     denoise, length, overlap
         As for `windows`; neighbours share `overlap` samples or more.
+    turn
+        Called with the loop's samples at each guess; returns the sample at which the first window begins.
     """
     if not 0 <= overlap < length:
         raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
@@ -204,9 +206,9 @@ def circle(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
         weight, fade = x.new_ones(length), _fade(overlap, x)
         weight[:overlap] *= fade
         weight[length - overlap :] *= fade.flip(0)
-        summed, weights = torch.zeros_like(x), x.new_zeros(total)
+        summed, weights, first = torch.zeros_like(x), x.new_zeros(total), turn(total)
         for k in range(count):
-            here = (torch.arange(length, device=x.device) + k * total // count) % total
+            here = (torch.arange(length, device=x.device) + first + k * total // count) % total
             summed.index_add_(-1, here, weight * denoise(x[..., here], sigma))
             weights.index_add_(0, here, weight)
         return summed / weights

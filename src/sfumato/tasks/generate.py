@@ -1,13 +1,14 @@
 """Generate: sounds out of noise, as long as is wanted, or loops that go on where they began.
 
 A sound no longer than the model's window is drawn in one and cut. A longer one is one state, denoised in windows that
-cross over half their length. A loop is a state on a circle: its windows run over the seam, so that no sample is its
-first or last, and it has exactly the samples that its bars last.
+cross over half their length. A loop is a state on a circle: its windows run over the seam and lie elsewhere at each
+evaluation, so that no sample is its first or last, and it has exactly the samples that its bars last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,8 +35,9 @@ NAME = "generate"
 Sampler = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "ancestral", "ddim", "iplms"]
 Grid = Literal["karras", "crash", "cosine"]
 
-FADE_S = 0.01
-"""Fade at the end of a sound that is cut out of a window."""
+FADE_S = 0.005
+"""Fade at the end of a sound that is cut: any but a whole window and a loop."""
+BEATS = 4
 LONGEST_S = 3600.0
 
 
@@ -56,16 +58,18 @@ class Settings(BaseSettings):
     loop: bool = Field(False, description="make loops: as long as their bars, their end going on at their start")
     bpm: float | None = Field(None, gt=0, le=1000, description="beats per minute of a loop")
     bars: int | None = Field(None, ge=1, le=1000, description="bars of a loop; by default 1")
-    beats: int = Field(4, ge=1, le=64, description="beats of a bar")
+    beats: int | None = Field(None, ge=1, le=64, description=f"beats of a bar of a loop; by default {BEATS}")
 
     @model_validator(mode="after")
     def _length(self) -> Settings:
         if self.loop and (self.bpm is None) == (self.seconds is None):
             raise ValueError("a loop takes either bpm, with bars, or seconds")
-        if not self.loop and (self.bpm is not None or self.bars is not None):
-            raise ValueError("bpm and bars are for a loop: ask for one, or give seconds")
-        if self.bars is not None and self.bpm is None:
-            raise ValueError("bars take a bpm")
+        if not self.loop and (self.bpm, self.bars, self.beats) != (None, None, None):
+            raise ValueError("bpm, bars and beats are for a loop: ask for one, or give seconds")
+        if (self.bars is not None or self.beats is not None) and self.bpm is None:
+            raise ValueError("bars and beats take a bpm")
+        if self.cfg_scale != 1 and self.kind is None:
+            raise ValueError("cfg_scale says how strictly a kind is kept to: ask for a kind")
         return self
 
 
@@ -162,7 +166,8 @@ def _draw(
     """One sound, ``(channels, n)``."""
     shape = (config.network.channels, n if settings.loop else max(n, config.n_samples))
     one_window = not settings.loop and shape[1] == config.n_samples
-    denoise = denoiser(model, label, one_window, settings.loop, settings.cfg_scale)
+    turn = turns(settings.seed, item) if settings.loop else None
+    denoise = denoiser(model, label, one_window, turn, settings.cfg_scale)
     sigmas = levels(settings.grid, settings.steps, config, config.sigma_max)
     stream = noise.walk(shape, seed=settings.seed, items=[item])
     x = stream(0) * float(sigmas[0])
@@ -170,7 +175,7 @@ def _draw(
         _told(settings, item, progress, step.i)
         x = step.x
     audio = x[0, :, :n].double().numpy()
-    return faded(audio, config.sample_rate) if n < shape[1] else audio
+    return audio if settings.loop or (one_window and n == shape[1]) else faded(audio, config.sample_rate)
 
 
 def _told(settings: Settings, item: int, progress: Progress, step: int) -> None:
@@ -179,7 +184,15 @@ def _told(settings: Settings, item: int, progress: Progress, step: int) -> None:
     progress(done, settings.count * settings.steps, f"sound {item + 1} of {settings.count}")
 
 
-def denoiser(model: Model, label: int, one_window: bool, loop: bool = False, cfg_scale: float = 1.0) -> Denoiser:
+def turns(seed: int, item: int) -> Callable[[int], int]:
+    """Where a loop's first window begins, evaluation after evaluation: uniform, so that no place of it is special."""
+    evaluation = itertools.count()
+    return lambda n: int(n * float(noise.uniform((), seed=seed, item=item, step=next(evaluation))))
+
+
+def denoiser(
+    model: Model, label: int, one_window: bool, turn: Callable[[int], int] | None = None, cfg_scale: float = 1.0
+) -> Denoiser:
     """The denoiser of states of any length from a window on, of any length at all on a circle.
 
     Parameters
@@ -188,6 +201,8 @@ def denoiser(model: Model, label: int, one_window: bool, loop: bool = False, cfg
         The kind's label; 0 is none.
     one_window
         Whether the state is one window in which a sound starts, rather than a stretch of something longer.
+    turn
+        For a loop: where its windows begin, as for `guide.circle`.
     """
     config = model.config
     assert isinstance(config, dance_diffusion.Config)
@@ -197,8 +212,9 @@ def denoiser(model: Model, label: int, one_window: bool, loop: bool = False, cfg
         kinds = torch.full((len(x),), label) if label else None
         return dance_diffusion.denoiser(model.network, config, kinds, place, cfg_scale)(x, sigma)
 
-    joint = guide.circle if loop else guide.windows
-    return joint(windowed, config.n_samples, config.n_samples // 2)
+    if turn is None:
+        return guide.windows(windowed, config.n_samples, config.n_samples // 2)
+    return guide.circle(windowed, config.n_samples, config.n_samples // 2, turn)
 
 
 def levels(grid: Grid, steps: int, config: dance_diffusion.Config, sigma_max: float) -> Tensor:
@@ -237,7 +253,7 @@ def length_of(settings: Settings, config: dance_diffusion.Config | rave_prior.Co
     if isinstance(config, rave_prior.Config):
         return latent_draws.length_of(settings, config)
     if settings.bpm is not None:
-        n = round((settings.bars or 1) * settings.beats * 60 * rate / settings.bpm)
+        n = round((settings.bars or 1) * (settings.beats or BEATS) * 60 * rate / settings.bpm)
     else:
         n = config.n_samples if settings.seconds is None else round(settings.seconds * rate)
     if not 1 <= n <= LONGEST_S * rate:
@@ -249,7 +265,7 @@ def length_of(settings: Settings, config: dance_diffusion.Config | rave_prior.Co
 
 
 def faded(audio: Array, sample_rate: int) -> Array:
-    """Audio ``(channels, samples)`` whose last hundredth of a second is faded out."""
+    """Audio ``(channels, samples)`` whose last `FADE_S` are faded out."""
     n = min(audio.shape[1], round(FADE_S * sample_rate))
     out = audio.copy()
     out[:, audio.shape[1] - n :] *= np.cos((np.arange(n) + 1) / n * np.pi / 2) ** 2

@@ -109,20 +109,38 @@ def write_all(
 ) -> Written:
     """Write each take as soon as it is made, by `save` if that is given, then the record of all.
 
+    An older record goes before the first file does. If the making ends early, by an error or an interrupt, the record
+    tells of the files made so far; a process that is killed leaves none.
+
     Raises
     ------
     InputError, ResourceError
         A file can't be written; those before it are whole.
     """
-    files, rows = names(out, count), []
-    for path, one in zip(files, takes, strict=True):
-        if save is not None:
-            save(path, one)
-        else:
-            write(path, one.audio, one.sample_rate, SUBTYPE)
-        length = one.audio.shape[1]
-        row = {"file": path.name, "item": one.item, "samples": length, "seconds": length / one.sample_rate}
-        rows.append(row | {"gain": one.gain} | one.how)
+    files: tuple[Path, ...] = ()
+    rows: list[dict[str, Any]] = []
+    try:
+        for path, one in zip(names(out, count), takes, strict=True):
+            if not rows:
+                record_of(out).unlink(missing_ok=True)
+            if save is not None:
+                save(path, one)
+            else:
+                write(path, one.audio, one.sample_rate, SUBTYPE)
+            length = one.audio.shape[1]
+            row = {"file": path.name, "item": one.item, "samples": length, "seconds": length / one.sample_rate}
+            rows.append(row | {"gain": one.gain} | one.how)
+            files = (*files, path)
+    finally:
+        if rows:
+            _write_record(out, rows, model, settings, about)
+    return Written(files, record_of(out))
+
+
+def _write_record(
+    out: Path, rows: list[dict[str, Any]], model: Model, settings: BaseModel, about: dict[str, Any]
+) -> None:
+    """How the files of `rows` were made."""
     body = {
         "sfumato": __version__,
         "model": {"name": model.name, "system": model.system, "sha256": digest(model)},
@@ -131,4 +149,3 @@ def write_all(
         "takes": rows,
     }
     write_atomically(record_of(out), (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
-    return Written(files, record_of(out))

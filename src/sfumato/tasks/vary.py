@@ -7,6 +7,8 @@
 - A gap or an extension is drawn while every guess is made to agree with what is known (`diffusion.guide.keep`). Known
   samples are then the recording's own.
 
+All come at the recording's own rate, with its channels, and as long as it is but for what was asked for.
+
 A model of one channel treats each channel of a sound alike, with the same noise.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +27,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sfumato.audio import Recording, open_recording, write, write_edited
+from sfumato.audio import Recording, open_recording, to_channels, write_edited, write_extended
 from sfumato.config import Settings as BaseSettings
 from sfumato.diffusion import guide, noise, sample
 from sfumato.diffusion.noise import slerp
@@ -33,7 +35,7 @@ from sfumato.errors import InputError
 from sfumato.model import Model
 from sfumato.systems.dance_diffusion import Config
 from sfumato.tasks.generate import Sampler, denoiser, label_of, levels
-from sfumato.tasks.takes import SUBTYPE, Array, Progress, Take, Written, check, take, write_all
+from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 PEAK = 0.7
 """Peak that a sound is brought to before the model sees it; it was trained on peaks of 0.32 to 0.9."""
+
+STRENGTH, BETWEEN = 0.3, 3
+"""Where none is given."""
 
 LONGEST_S = 600.0
 QUIETEST = 1e-5
@@ -52,11 +57,15 @@ LATE_S = 0.008
 class Settings(BaseSettings):
     """What to make of a sound, and how."""
 
-    strength: float = Field(0.3, gt=0, le=1, description="variations: 0.1 hardly touches the sound, 1 is another one")
+    strength: float | None = Field(
+        None, gt=0, le=1, description=f"variations: 0.1 hardly changes it, 1 is another one; by default {STRENGTH}"
+    )
     count: int = Field(1, ge=1, le=10_000, description="how many; several are OUT-1.wav, OUT-2.wav and on")
     seed: int = Field(0, ge=0, lt=2**63, description="seed: take 3 of a seed is the same however many are made")
     other: str | None = Field(None, description="sound to go towards, instead of varying")
-    steps_between: int = Field(3, ge=1, le=1000, description="with another sound: how many sounds lie between the two")
+    steps_between: int | None = Field(
+        None, ge=1, le=1000, description=f"with another sound: how many lie between the two; by default {BETWEEN}"
+    )
     gap: str | None = Field(None, description="START:STOP in seconds: draw this anew, keep the rest")
     extend: float | None = Field(None, gt=0, le=LONGEST_S, description="seconds to go on after the end, keeping all")
     kind: str | None = Field(None, description="kind of sound to make of it, such as kick, if the model knows any")
@@ -72,6 +81,14 @@ class Settings(BaseSettings):
             raise ValueError(f"{' and '.join(given)} are different things to do: ask for one")
         if self.other is not None and self.count != 1:
             raise ValueError("with another sound, steps_between says how many")
+        if self.other is not None and (self.seed != 0 or self.sampler not in ("dpmpp_2m", "heun")):
+            raise ValueError("sounds between two take no seed, and no sampler but heun")
+        if self.strength is not None and given:
+            raise ValueError(f"strength is for variations, and {given[0]} asks for something else: leave one out")
+        if self.steps_between is not None and self.other is None:
+            raise ValueError("steps_between is for sounds between two: give another sound with it")
+        if self.cfg_scale != 1 and self.kind is None:
+            raise ValueError("cfg_scale says how strictly a kind is kept to: ask for a kind")
         return self
 
 
@@ -106,26 +123,41 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
             raise InputError(f"{source} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
         if settings.gap is not None:
             return _fill_file(model, recording, destination, settings, progress)
+        if settings.extend is not None:
+            return _extend_file(model, recording, destination, settings, progress)
         if info.n_samples > LONGEST_S * info.sample_rate:
             raise InputError(f"{source} lasts {info.n_samples / info.sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
         audio = recording.read(0, info.n_samples)
-        if settings.extend is not None:
-            return _extend_file(model, recording, audio, destination, settings, progress)
-        clip = clip_of(audio, info.sample_rate, config)
-        about = {"input": str(source), "sample_rate": config.sample_rate}
+        n, about = info.n_samples, {"input": str(source), "sample_rate": info.sample_rate}
         if settings.other is None:
-            check(destination, settings.count, config.sample_rate, info.channels, clip.n, source)
-            takes = variations(model, clip, settings, progress)
-            return write_all(destination, takes, settings.count, model, settings, about)
+            check(destination, settings.count, info.sample_rate, info.channels, n, source)
+            clip = clip_of(audio, info.sample_rate, config, math.ceil(n * config.sample_rate / info.sample_rate))
+            made = _returned(variations(model, clip, settings, progress), info.sample_rate, info.channels, n)
+            return write_all(destination, made, settings.count, model, settings, about)
     with open_recording(settings.other) as recording:
         rate = recording.info.sample_rate
         if recording.info.nonfinite or recording.info.n_samples > LONGEST_S * rate:
             raise InputError(f"{settings.other} is longer than {LONGEST_S:g} s or holds NaN. Cut or repair it.")
         second = recording.read(0, recording.info.n_samples)
-    first, other = _alike(audio, info.sample_rate, second, rate, config)
-    check(destination, settings.steps_between, config.sample_rate, len(first.x), first.n, source)
-    takes = between(model, first, other, settings, progress)
-    return write_all(destination, takes, settings.steps_between, model, settings, about | {"other": settings.other})
+    channels, count = max(len(audio), len(second)), settings.steps_between or BETWEEN
+    n = max(n, math.ceil(second.shape[1] * info.sample_rate / rate))
+    check(destination, count, info.sample_rate, channels, n, source)
+    wanted = math.ceil(n * config.sample_rate / info.sample_rate)
+    first, last = (
+        clip_of(to_channels(one, channels), own_rate, config, wanted)
+        for one, own_rate in ((audio, info.sample_rate), (second, rate))
+    )
+    made = _returned(between(model, first, last, settings, progress), info.sample_rate, channels, n)
+    return write_all(destination, made, count, model, settings, about | {"other": settings.other})
+
+
+def _returned(takes: Iterator[Take], sample_rate: int, channels: int, n: int) -> Iterator[Take]:
+    """Takes at a recording's rate, with its channels and `n` samples."""
+    for one in takes:
+        audio = resampled(to_channels(one.audio, channels), one.sample_rate, sample_rate)[:, :n]
+        audio = np.pad(audio, ((0, 0), (0, n - audio.shape[1])))
+        back = take(audio, sample_rate, one.item, **one.how)
+        yield replace(back, gain=back.gain * one.gain)
 
 
 def clip_of(audio: Array, sample_rate: int, config: Config, n: int | None = None) -> _Clip:
@@ -141,10 +173,10 @@ def clip_of(audio: Array, sample_rate: int, config: Config, n: int | None = None
         raise InputError(f"The sound is silent (peak {loudest:.1e}). Give one that can be heard.")
     at_rate = resampled(audio, sample_rate, config.sample_rate)
     if at_rate.shape[1] < 2:
-        raise InputError(f"A sound of {audio.shape[1]} samples at {sample_rate} Hz is too short. Give 2 or more.")
+        raise InputError(f"A sound of {audio.shape[1]} samples at {sample_rate} Hz is too short. Make it longer.")
     n = max(n or 0, at_rate.shape[1])
     channels = config.network.channels
-    items = at_rate[:, None] if channels == 1 else _channels(at_rate, channels)[None]
+    items = at_rate[:, None] if channels == 1 else to_channels(at_rate, channels)[None]
     x = np.zeros((*items.shape[:2], max(n, config.n_samples)))
     x[..., : items.shape[2]] = items * (PEAK / loudest)
     onset = int(np.argmax(np.abs(at_rate).max(axis=0) > 0.01 * loudest))
@@ -162,7 +194,7 @@ def variations(model: Model, clip: _Clip, settings: Settings, progress: Progress
     """The clip with noise added and taken off again, once per take."""
     config = _config(model)
     denoise = _denoiser(model, clip, settings)
-    sigmas = levels("karras", settings.steps, config, strength_sigma(settings.strength, config))
+    sigmas = levels("karras", settings.steps, config, strength_sigma(settings.strength or STRENGTH, config))
     for item in range(settings.count):
         stream = _noise(clip, settings.seed, item)
         x = clip.x + float(sigmas[0]) * stream(0)
@@ -173,18 +205,23 @@ def variations(model: Model, clip: _Clip, settings: Settings, progress: Progress
 
 @torch.no_grad()
 def between(model: Model, first: _Clip, second: _Clip, settings: Settings, progress: Progress) -> Iterator[Take]:
-    """Sounds on the arc from the noise of `first` to that of `second`, the ends left out."""
+    """Sounds on the arc from the noise of `first` to that of `second`, the ends left out.
+
+    Each sound goes up as the model knows it: as one that starts its window, or lies anywhere in it. Where the two
+    differ, what lies between them is guessed as both, by their weights.
+    """
     config = _config(model)
-    denoise = _denoiser(model, first, settings)
-    count, steps = settings.steps_between, settings.steps
+    own = [_denoiser(model, clip, settings) for clip in (first, second)]
+    count, steps = settings.steps_between or BETWEEN, settings.steps
     sigmas = levels("karras", steps, config, config.sigma_max)
     ends = []
-    for number, clip in enumerate((first, second)):
+    for number, (clip, denoise) in enumerate(zip((first, second), own, strict=True)):
         upwards = sample.heun(denoise, clip.x, sigmas[:-1].flip(0))
         ends.append(_followed(upwards, number, count + 2, steps, progress))
     for item in range(count):
         weight = (item + 1) / (count + 1)
-        downwards = sample.heun(denoise, slerp(ends[0], ends[1], weight), sigmas)
+        mixed = own[0] if first.starts == second.starts else guide.cfg(own[1], own[0], weight)
+        downwards = sample.heun(mixed, slerp(ends[0], ends[1], weight), sigmas)
         drawn = _followed(downwards, item + 2, count + 2, steps, progress)
         gain = math.exp((1 - weight) * math.log(first.gain) + weight * math.log(second.gain))
         yield take(_audio(drawn, first.n) / gain, config.sample_rate, item, weight=weight)
@@ -196,7 +233,7 @@ def fills(
 ) -> Iterator[Array]:
     """Draws ``(channels, stop - start)`` of the samples [start, stop) of `audio`; what is there now is not looked at.
 
-    The draws have the rate and the channels of `audio`; `stop` may lie beyond its end.
+    The draws have the rate and the channels of `audio`; `stop` may lie beyond its end. They may go beyond full scale.
 
     Raises
     ------
@@ -204,10 +241,8 @@ def fills(
         All that is known is silent, or there is nothing known.
     """
     config, (start, stop) = _config(model), gap
-    rest = audio.copy()
-    rest[:, start:stop] = 0.0
     ratio = config.sample_rate / sample_rate
-    clip = clip_of(rest, sample_rate, config, math.ceil(max(stop, audio.shape[1]) * ratio))
+    clip = clip_of(_bridged(audio, start, stop), sample_rate, config, math.ceil(max(stop, audio.shape[1]) * ratio))
     known = torch.zeros(clip.x.shape[-1], dtype=torch.bool)
     known[: math.floor(audio.shape[1] * ratio)] = True
     known[math.floor(start * ratio) : math.ceil(stop * ratio)] = False
@@ -219,9 +254,19 @@ def fills(
         x = clip.x * known + float(sigmas[0]) * stream(0)
         steps = sample.SAMPLERS[settings.sampler](denoise, x, sigmas, stream)
         drawn = _audio(_followed(steps, item, settings.count, len(sigmas) - 1, progress), clip.n) / clip.gain
-        here = resampled(_channels(drawn, len(audio)), config.sample_rate, sample_rate)
-        here = np.pad(here, ((0, 0), (0, max(0, stop - here.shape[1]))))[:, start:stop]
-        yield np.clip(here, -1.0, 1.0)
+        here = resampled(to_channels(drawn, len(audio)), config.sample_rate, sample_rate)
+        yield np.pad(here, ((0, 0), (0, max(0, stop - here.shape[1]))))[:, start:stop]
+
+
+def _bridged(audio: Array, start: int, stop: int) -> Array:
+    """Audio up to `stop` or its end, a straight line in [start, stop): a jump there would ring on, resampled, outside.
+
+    At an end of the audio the line is level; where nothing is known, it is 0.
+    """
+    out = np.pad(audio, ((0, 0), (0, max(0, stop - audio.shape[1]))))
+    sides = [audio[:, place] for place in (start - 1, stop) if 0 <= place < audio.shape[1]] or [np.zeros(len(audio))]
+    out[:, start:stop] = np.linspace(sides[0], sides[-1], stop - start + 2, axis=1)[:, 1:-1]
+    return out
 
 
 def resampled(audio: Array, sample_rate: int, wanted: int) -> Array:
@@ -242,18 +287,30 @@ def _fill_file(
     audio = recording.read(first, last)
     check(destination, settings.count, info.sample_rate, info.channels, info.n_samples, info.path)
     made = fills(model, audio, info.sample_rate, (start - first, stop - first), settings, progress)
-    takes = (Take(fill, info.sample_rate, item, 1.0, {}) for item, fill in enumerate(made))
     about = {"input": str(info.path), "sample_rate": info.sample_rate, "gap_samples": [start, stop]}
     save = partial(_paste, recording, start)
+    takes = _filled(made, info.sample_rate, info.n_samples)
     return write_all(destination, takes, settings.count, model, settings, about, save)
+
+
+def _filled(fills: Iterator[Array], sample_rate: int, n: int) -> Iterator[Take]:
+    """Fills of files of `n` samples: turned down they would no longer meet what is around, so they are clipped."""
+    for item, fill in enumerate(fills):
+        clipped = int((np.abs(fill) > 1.0).sum())
+        how = {"samples": n, "seconds": n / sample_rate, "clipped_values": clipped}
+        yield Take(np.clip(fill, -1.0, 1.0), sample_rate, item, 1.0, how)
 
 
 def _paste(recording: Recording, start: int, path: Path, fill: Take) -> None:
     write_edited(recording, path, [(start, fill.audio)])
 
 
+def _append(recording: Recording, path: Path, more: Take) -> None:
+    write_extended(recording, path, more.audio)
+
+
 def _extend_file(
-    model: Model, recording: Recording, audio: Array, destination: Path, settings: Settings, progress: Progress
+    model: Model, recording: Recording, destination: Path, settings: Settings, progress: Progress
 ) -> Written:
     """The recording, gone on with."""
     info, config = recording.info, _config(model)
@@ -263,28 +320,11 @@ def _extend_file(
     check(destination, settings.count, info.sample_rate, info.channels, info.n_samples + more, info.path)
     # What lies further back than a window can't be seen from the end.
     kept = min(info.n_samples, math.ceil(config.n_samples * info.sample_rate / config.sample_rate))
-    made = fills(model, audio[:, -kept:], info.sample_rate, (kept, kept + more), settings, progress)
-    takes = (
-        Take(np.concatenate([audio, fill], axis=1), info.sample_rate, item, 1.0, {}) for item, fill in enumerate(made)
-    )
+    audio = recording.read(info.n_samples - kept, info.n_samples)
+    made = fills(model, audio, info.sample_rate, (kept, kept + more), settings, progress)
     about = {"input": str(info.path), "sample_rate": info.sample_rate, "from_sample": info.n_samples}
-    subtype = SUBTYPE if recording.bits else "DOUBLE" if recording.dtype == np.float64 else "FLOAT"
-    save = partial(_save, subtype)
-    return write_all(destination, takes, settings.count, model, settings, about, save)
-
-
-def _save(subtype: str, path: Path, one: Take) -> None:
-    write(path, one.audio, one.sample_rate, subtype)
-
-
-def _alike(first: Array, rate: int, second: Array, other_rate: int, config: Config) -> tuple[_Clip, _Clip]:
-    """Two sounds as clips of one length and one number of channels."""
-    channels = max(len(first), len(second))
-    n = max(round(audio.shape[1] * config.sample_rate / r) for audio, r in ((first, rate), (second, other_rate)))
-    clips = [clip_of(_channels(audio, channels), r, config, n) for audio, r in ((first, rate), (second, other_rate))]
-    longest = max(clip.n for clip in clips)  # a resampler may round up
-    one, other = (clip_of(_channels(a, channels), r, config, longest) for a, r in ((first, rate), (second, other_rate)))
-    return one, other
+    takes = _filled(made, info.sample_rate, info.n_samples + more)
+    return write_all(destination, takes, settings.count, model, settings, about, partial(_append, recording))
 
 
 def _gap(text: str, sample_rate: int, n_samples: int) -> tuple[int, int]:
@@ -300,14 +340,6 @@ def _gap(text: str, sample_rate: int, n_samples: int) -> tuple[int, int]:
         length_s = n_samples / sample_rate
         raise InputError(f"Gap {text} is empty or not inside the sound (0 to {length_s:.3f} s). Give one inside it.")
     return first, last
-
-
-def _channels(audio: Array, channels: int) -> Array:
-    """Audio with so many channels: their mean, or the first ones, the last one again where there are too few."""
-    if channels == 1:
-        return np.asarray(audio.mean(axis=0, keepdims=True))
-    missing = max(0, channels - len(audio))
-    return np.concatenate([audio, np.repeat(audio[-1:], missing, axis=0)])[:channels]
 
 
 def _config(model: Model) -> Config:

@@ -322,4 +322,5 @@ def test_recordings_held_back_for_clean_scores_are_not_trained_on(data: Path, tm
     rows = manifest.select(manifest.read(data / "manifest.jsonl"), "train")
     held_back = [row for row in rows if not fill_traces.fitted(row.work)]
     with pytest.raises(InputError, match="No recording"):
-        fill_traces.examples(held_back, data, tmp_path, "train", fill_detector.Config(), DataSettings(examples=1, processes=1), print)
+        few = DataSettings(examples=1, processes=1)
+        fill_traces.examples(held_back, data, tmp_path, "train", fill_detector.Config(), few, print)

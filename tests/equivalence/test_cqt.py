@@ -134,7 +134,7 @@ def test_an_inpainting_goes_as_the_published_one(golden, model, monkeypatch, gui
 
 
 def test_churn_is_spread_over_the_steps_and_one_more(model, monkeypatch):
-    """As in the published sampler, whose grid has one step more; few steps, as above, reach the greatest churn anyway."""
+    """As in the published sampler, whose grid has one step more; few steps, as above, churn as much as can be."""
     network, config = model
     given = []
 

@@ -1,6 +1,7 @@
 """The command line, a file each: `sfumato repair | detect | generate | transform | encode | decode | play` and more.
 
-Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 129, 130, 143 stopped by a signal.
+Exit codes: 0 ok · 1 a bug · 2 usage · 3 bad input · 4 disk or memory ran out · 5 part of a batch failed · 129, 130,
+143 stopped by a signal.
 Nothing heavy is imported before it is known which command is wanted; a command's flags come from its settings class.
 """
 
@@ -17,7 +18,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from sfumato import __version__
-from sfumato.cli import conffusion, data, decode, detect, encode, generate, models, play, repair, train, transform
+from sfumato.cli import (
+    conffusion,
+    data,
+    decode,
+    detect,
+    encode,
+    generate,
+    image,
+    models,
+    play,
+    repair,
+    train,
+    transform,
+)
 from sfumato.cli.command import guarded
 from sfumato.screen import say
 
@@ -76,6 +90,7 @@ def _application(wanted: str | None) -> typer.Typer:
     music.command("fetch")(guarded(data.fetch))
     music.command("build")(guarded(data.build))
     music.command("render")(guarded(data.render))
+    music.command("captions")(guarded(data.captions))
     shipped = typer.Typer(help="Models that come with sfumato, or lie in a folder.", no_args_is_help=True)
     shipped.command("list")(guarded(models.list_shipped))
     shipped.command("show")(guarded(models.show_card))
@@ -87,6 +102,15 @@ def _application(wanted: str | None) -> typer.Typer:
     steps.command("extract")(guarded(conffusion.extract))
     steps.command("finetune")(guarded(conffusion.finetune))
     steps.command("test")(guarded(conffusion.test))
+    pictures = typer.Typer(help="Sounds as pictures and back, as Riffusion draws them.", no_args_is_help=True)
+    draws = image.drawn if wanted == "image" else lambda function: _nothing
+    pictures.command("audio-to-image", help=image.DRAW)(guarded(draws(image.audio_to_image)))
+    pictures.command("image-to-audio")(guarded(image.image_to_audio))
+    pictures.command("sample-clips")(guarded(image.sample_clips))
+    pictures.command("print-exif")(guarded(image.print_exif))
+    pictures.command("audio-to-images-batch", help=image.DRAW_ALL)(guarded(draws(image.audio_to_images_batch)))
+    pictures.command("sample-clips-batch")(guarded(image.sample_clips_batch))
+    app.add_typer(pictures, name="image")
     app.add_typer(steps, name="conffusion")
     app.add_typer(music, name="data")
     app.add_typer(shipped, name="models")

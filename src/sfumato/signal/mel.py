@@ -56,8 +56,9 @@ def mel_filters(
     f_min: float = 0.0,
     f_max: float | None = None,
     scale: Scale = "slaney",
+    unit_area: bool = True,
 ) -> Tensor:
-    """Return triangular filters of unit area, shape (n_mels, n_fft // 2 + 1), float64.
+    """Return triangular filters, shape (n_mels, n_fft // 2 + 1), float64.
 
     Parameters
     ----------
@@ -71,6 +72,8 @@ def mel_filters(
         Lowest and highest corner, Hz; f_max None means half the sample rate.
     scale : {"slaney", "htk"}
         See `hz_to_mel`.
+    unit_area : bool
+        Whether each filter has an area of 1, rather than a peak of 1.
     """
     top = sample_rate / 2 if f_max is None else f_max
     lowest, highest = hz_to_mel(np.array([f_min, top]), scale)
@@ -79,7 +82,7 @@ def mel_filters(
     rise = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
     fall = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
     area = (corners[2:] - corners[:-2]) / 2
-    return torch.from_numpy(np.maximum(0.0, np.minimum(rise, fall)) / area)
+    return torch.from_numpy(np.maximum(0.0, np.minimum(rise, fall)) / (area if unit_area else 1.0))
 
 
 def mel_spectrogram(

@@ -218,7 +218,7 @@ def _latent(codec: Codec, bands: Tensor, noise: BatchNoise, frozen: bool) -> tup
         if codec.config.bottleneck == "wasserstein":
             return mean, discrepancy(mean, noise(0, mean.shape[1:]))
         if codec.quantiser is not None:
-            codec.quantiser.train(codec.training and not frozen)  # codebooks are moving averages, which move by themselves
+            codec.quantiser.train(codec.training and not frozen)  # codebooks would move by themselves
             latent, _, commitment = codec.quantiser(mean.transpose(1, 2))
             return latent.transpose(1, 2), commitment.sum()
         return mean, mean.new_zeros(())

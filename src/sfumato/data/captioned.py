@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 LONGEST_S = 20.0
 """Of a recording, its first so many seconds are used."""
-MOST_CAPTIONS = 3
+MOST_CAPTIONS = 4
 """Of a recording, the first ones."""
 TILT_DB = 6.0
 """Largest difference that a training crop's tilt makes between lowest and highest band."""
@@ -182,7 +182,7 @@ def described(row: Row) -> list[str]:
 
 
 def captions_of(rows: Sequence[Row], root: Path) -> list[list[str]]:
-    """Of each recording its captions, at most three: those of `captions.jsonl`, or else ones made from its labels.
+    """Of each recording its captions, at most four: those of `captions.jsonl`, or else ones made from its labels.
 
     Raises
     ------

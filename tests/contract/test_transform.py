@@ -58,6 +58,7 @@ def test_a_variation_is_the_same_however_many_are_made(tiny, sound, tmp_path):
     assert read(one.files[0]).shape == read(sound).shape
     record = json.loads(many.json.read_text())
     assert record["takes"][2]["item"] == 2
+    assert record["takes"][0]["strength"] == 0.3
     assert record["takes"][0]["sigma"] == pytest.approx(vary.strength_sigma(0.3, tiny_dance.CONFIG))
 
 

@@ -194,13 +194,15 @@ def variations(model: Model, clip: _Clip, settings: Settings, progress: Progress
     """The clip with noise added and taken off again, once per take."""
     config = _config(model)
     denoise = _denoiser(model, clip, settings)
-    sigmas = levels("karras", settings.steps, config, strength_sigma(settings.strength or STRENGTH, config))
+    strength = settings.strength or STRENGTH
+    sigmas = levels("karras", settings.steps, config, strength_sigma(strength, config))
     for item in range(settings.count):
         stream = _noise(clip, settings.seed, item)
         x = clip.x + float(sigmas[0]) * stream(0)
         steps = sample.SAMPLERS[settings.sampler](denoise, x, sigmas, stream)
         drawn = _followed(steps, item, settings.count, len(sigmas) - 1, progress)
-        yield take(_audio(drawn, clip.n) / clip.gain, config.sample_rate, item, sigma=float(sigmas[0]))
+        how = {"strength": strength, "sigma": float(sigmas[0])}
+        yield take(_audio(drawn, clip.n) / clip.gain, config.sample_rate, item, **how)
 
 
 @torch.no_grad()

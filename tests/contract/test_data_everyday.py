@@ -12,7 +12,7 @@ from sfumato.data import fetch, manifest
 from sfumato.data.build import Built, Skipped, build_source
 from sfumato.data.everyday_labels import CLASSES, cleaned, everyday_labels, named_class, sound_of
 from sfumato.data.everyday_sources import EVERYDAY
-from sfumato.data.recipe import KINDS, Source, recording_id, work_of
+from sfumato.data.recipe import KINDS, Source, recording_id, split_of, work_of
 from sfumato.data.sources import SOURCES, sources
 
 TINY = Source(
@@ -90,7 +90,10 @@ def test_takes_of_a_sound_share_a_work() -> None:
     assert works("widelands-sounds", "animals/wolf_00.ogg", "animals/wolf_02.ogg") == 1
     assert works("0ad-sounds", "audio/attack/weapon/sword_attack_09.ogg", "audio/attack/weapon/swordhit_1.ogg") == 1
     assert works("ufoai-sounds", "sound/weapons/bullet-smg-5x.ogg", "sound/weapons/bullet-smg.ogg") == 1
-    assert works("minetest-sounds", "mods/env_sounds/sounds/env_sounds_lava.1.ogg") == 1
+    lava, flame = "mods/default/sounds/default_cool_lava.1.ogg", "mods/fire/sounds/fire_extinguish_flame.2.ogg"
+    assert works("minetest-sounds", lava, flame) == 1, "the same file under two names"
+    assert split_of(EVERYDAY["widelands-sounds"], "fisher_fisher_pull_net") == "train"
+    assert split_of(EVERYDAY["wesnoth-sounds"], "squishy") == "train", "the same sound in two packages"
 
 
 def test_recipes_of_everyday_sounds_are_complete() -> None:

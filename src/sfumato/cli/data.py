@@ -1,4 +1,4 @@
-"""`sfumato data list | fetch | build | render`."""
+"""`sfumato data list | fetch | build | render | captions`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,22 @@ def render(
     from sfumato.data.renders import render as rendering
 
     _tell(rendering(arrangement, to, out, seed))
+
+
+def captions(
+    folder: Annotated[Path, typer.Argument(help="folder of a manifest.jsonl")],
+    count: Annotated[int, typer.Option(min=1, max=64, help="captions of each recording")] = 6,
+    seed: Annotated[int, typer.Option(help="seed of templates and synonyms")] = 0,
+    tags: Annotated[bool, typer.Option(help="hear tags of recorded music with musicnn")] = False,
+    model: Annotated[str | None, typer.Option(help="text-audio model that ranks captions: a folder or a name")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write captions.jsonl beside a manifest: texts for every recording, from its labels and tags."""
+    from sfumato.data import caption_file
+
+    written = caption_file.caption(folder, count, seed, tags, model)
+    n = len({one.recording for one in written})
+    say(f"{len(written)} captions of {n} recordings in {folder / caption_file.NAME}")
 
 
 def _tell(events: Iterable[Built | Skipped]) -> None:

@@ -33,7 +33,7 @@ EVERYDAY: dict[str, Source] = {
                 ("sound_weapons_plasma-*", "plasma"), ("sound_weapons_ptl-*", "ptl"), ("sound_*taser*", "taser"),
                 ("sound_weapons_flamer-*", "flamer"), ("sound_doors_*creak*", "creak"),
                 ("sound_ambience_creak", "creak"), ("sound_ugv_diesel*", "diesel"), ("sound_ugv_hover*", "hover"),
-                ("sound_geoscape_combat-rocket*", "rocket"), ("sound_footsteps_water*", "wading"),
+                ("sound_geoscape_combat-rocket*", "rocket"), ("sound_footsteps*", "footsteps"),
             ),
             min_seconds=0.15,
             min_rate=22050,
@@ -81,6 +81,7 @@ EVERYDAY: dict[str, Source] = {
                 ("mer*", "voice"), ("bow*", "weapon"), ("crossbow*", "weapon"), ("thunderstick*", "gun"),
             ),
             words=WORDS["wesnoth-sounds"],
+            splits=(("squishy", "train"),),  # One is in Widelands too.
             leave_out=("poison.ogg",),
         ),
         Source(
@@ -93,6 +94,7 @@ EVERYDAY: dict[str, Source] = {
             patterns=("**/*.ogg",),
             attribution="Tux Paint stamps by Bill Kendrick and the Tux Paint contributors",
             variant=r"(?:\d+|_white|_golden|_lamb|_open|_closed|_left)*$",
+            works=(("*_goat", "goat"), ("*_ram", "goat"), ("*_mountaingoat", "goat")),  # One recording.
             min_seconds=0.15,
             min_rate=22050,
             kind="everyday",
@@ -124,6 +126,7 @@ EVERYDAY: dict[str, Source] = {
             variant=_TAKES,
             works=(
                 ("*_inn_*", "tavern"), ("*_biginn_*", "tavern"), ("*taverns*", "tavern"), ("animals_bird*", "bird"),
+                ("animals_crickets*", "crickets"),
                 ("*bubble*", "bubble"), ("*woodcutting*", "woodcutting"), ("*smith*", "smith"),
             ),
             min_seconds=0.15,
@@ -135,6 +138,7 @@ EVERYDAY: dict[str, Source] = {
                 ("metal/*", "tool"), ("fisher/*", "water"),
             ),
             words=WORDS["widelands-sounds"],
+            splits=(("fisher_fisher_pull_net", "train"),),  # The same sound as a squishy one of Wesnoth.
             leave_out=("*lobby*", "message_*", "create_*", "military/*", "farm/farm_animal*"),
         ),
         Source(
@@ -148,6 +152,11 @@ EVERYDAY: dict[str, Source] = {
             upstream="mtg/",
             attribution="Minetest Game sounds by the Minetest contributors",
             variant=_TAKES,
+            # Some files are the same under several names.
+            works=(
+                ("*_cool_lava*", "hiss"), ("*_extinguish_flame*", "hiss"), ("*_place_node*", "block"),
+                ("*_dug_*", "block"), ("*_fire_sounds_*", "fire"),
+            ),
             min_seconds=0.15,
             min_rate=22050,
             kind="everyday",
@@ -190,7 +199,8 @@ EVERYDAY: dict[str, Source] = {
             folder="usr/share/sounds",
             patterns=("*.ogg",),
             attribution="Oxygen sounds by the KDE community",
-            variant=r"-(Long|Short|Very|Critical|Serious|Serious-Very|Not|No|Multiple|Stop|Up|Down|In|Out)$",
+            works=(("*", "theme"),),  # Variations on a few signals.
+            splits=(("theme", "train"),),  # It shares a signal with the theme of freedesktop.org.
             min_seconds=0.15,
             min_rate=22050,
             kind="everyday",
@@ -208,6 +218,7 @@ EVERYDAY: dict[str, Source] = {
             upstream="stereo/",
             attribution="freedesktop.org sound theme by its contributors",
             works=(("*", "theme"),),  # Signals of one family.
+            splits=(("theme", "train"),),
             min_seconds=0.15,
             min_rate=22050,
             kind="everyday",
@@ -234,7 +245,8 @@ EVERYDAY: dict[str, Source] = {
                 ("ambient_water_wave*", "wave"), ("ambient_water_river*", "river"), ("ambient_weather_wind*", "wind"),
                 ("ambient_dayscape*", "dayscape"), ("attack_impact_arrow*", "arrow_hit"), ("attack_fire*", "fire"),
                 ("attack_impact_sling*", "sling_hit"), ("attack_impact_shield*", "shield"), ("attack_siege*", "siege"),
-                ("attack_impact_flesh*", "flesh"), ("attack_weapon_sling*", "sling"),
+                ("attack_impact_flesh*", "flesh"), ("attack_impact_siegeprojectile*", "debris"),
+                ("attack_destruction*", "debris"), ("attack_weapon_sling*", "sling"),
                 ("attack_weapon_sword*", "sword"), ("resource_gathering_gather_meat*", "meat"),
                 ("resource_gathering_gather_field*", "field"), ("resource_gathering_gather_fruit*", "fruit"),
                 ("resource_lumbering*", "lumber"),

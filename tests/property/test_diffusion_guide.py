@@ -51,6 +51,31 @@ def test_keep_makes_known_samples_exact_under_every_sampler(name, dtype):
     assert bool((filled[~known] != observed[~known]).all())
 
 
+def test_strength_is_the_published_loop():
+    """Which puts the noised source into the state before each step."""
+    sigmas = schedule.karras(10, 0.01, 5.0).double()
+    start, hold = WALK(0).double(), torch.linspace(0, 0.999, N, dtype=torch.float64)
+    x = CLEAN + sigmas[0] * start
+    for i in range(10):
+        x = torch.where(hold > i / 10, CLEAN + sigmas[i] * start, x)
+        x = x + (sigmas[i + 1] - sigmas[i]) * (x - gaussian(x, sigmas[i].expand(2))) / sigmas[i]
+    held = guide.strength(gaussian, CLEAN, hold, sigmas)
+    found = sample.last(sample.SAMPLERS["euler"](held, CLEAN + sigmas[0] * start, sigmas))
+    assert torch.allclose(found, x, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sample.SAMPLERS)
+def test_more_hold_changes_less(name):
+    """Of the same noise, under every sampler: the whole held for longer ends nearer to its source."""
+    sigmas = schedule.karras(10, 0.01, 5.0).double()
+    distances = []
+    for hold in (0.0, 0.25, 0.5, 0.75, 1.0):
+        denoise = guide.strength(gaussian, CLEAN, torch.tensor(hold, dtype=torch.float64), sigmas)
+        made = sample.last(sample.SAMPLERS[name](denoise, CLEAN + 5 * WALK(0).double(), sigmas, WALK))
+        distances.append(float((made - CLEAN).square().mean()))
+    assert distances == sorted(distances, reverse=True) and distances[-1] == 0 < distances[-2]
+
+
 def test_cfg_is_linear_in_the_score():
     def conditional(x, sigma):
         return x * 0.5 + 1

@@ -95,6 +95,38 @@ def known_samples(observed: Float[Tensor, "b c *t"], known: Bool[Tensor, "b c *t
     return project
 
 
+def strength(
+    denoise: Denoiser, source: Float[Tensor, "b c *t"], hold: Float[Tensor, "b c *t"], sigmas: Tensor
+) -> Denoiser:
+    """Graded change: each value stays tied to `source` for its own share of the walk, and is free after it.
+
+    While it is tied, the guess is the source, so a deterministic walk that began at source + sigmas[0] * noise follows
+    the noised source exactly, and step i begins there wherever hold > i / n. That is the published loop, which puts the
+    noised source into the state before each step, with one difference: a hold of 1 gives the source itself at the end.
+
+    Parameters
+    ----------
+    source
+        What is to be changed.
+    hold
+        From 0, free from the start, to 1, kept; of a shape that goes with the state's.
+    sigmas
+        The grid that is walked, (n + 1,).
+
+    References
+    ----------
+    Levin, Fried, "Differential diffusion", arXiv 2306.00950, algorithm 1.
+    """
+    levels, n = sigmas.flip(0), len(sigmas) - 1
+
+    def held(x: Tensor, sigma: Tensor, /) -> Tensor:
+        begun = n - torch.searchsorted(levels.to(sigma), sigma * (1 - 1e-5)).clamp(max=n)
+        tied = (hold.to(x) > spread((begun + 1).to(x) / n, x)) | (hold.to(x) >= 1)
+        return torch.where(tied, source.to(x), denoise(x, sigma))
+
+    return held
+
+
 def posterior(
     denoise: Denoiser,
     measure: Callable[[Tensor], Tensor],

@@ -96,7 +96,7 @@ def _frame(random: np.random.Generator) -> Frame:
     tempo = int(random.integers(60, 91 if slow else 181))
     metre = 3 if not slow and random.random() < 0.15 else 4
     bars = max(2, int((LONGEST_S - RING_S) // (metre * 60 / tempo)))
-    if bars > 2 and bars % 2:
+    if bars > 4 and bars % 2:
         bars -= 1
     progression = one_of(PROGRESSIONS[style][mode], random)
     # Rests on the tonic at the end, so that the key is heard; two bars are too few to begin there as well.

@@ -60,7 +60,7 @@ _SPELLED = {
     "ric": "ricochet", "tim": "", "curnt": "electric current", "neonhum": "neon hum",
     "machinerydrone": "machinery drone", "ignite": "lighting", "demonwind": "demonic wind",
     "rumbledrone": "rumbling drone", "ancientsdrone": "drone", "painwind": "howling wind", "fencegate": "fence gate",
-    "tnt": "explosive", "im": "chat", "sys": "system", "sms": "text message", "miss": "missing", "ugg": "grunt",
+    "tnt": "explosive", "im": "", "sys": "", "oxygen": "", "sms": "text message", "miss": "missing", "ugg": "grunt",
     "ra": "", "loop": "", "new": "", "generic": "", "gen": "", "atm": "ambience", "abnd": "abandoned", "ufoai": "",
     "x": "", "shot": "", "greg": "", "amd": "", "foorstep": "footstep", "mn": "", "newswav": "news",
     "die": "dying", "env": "",

@@ -69,7 +69,7 @@ def _application(wanted: str | None) -> typer.Typer:
     """All commands; flags that come from settings only where they are `wanted`, as they cost the import of torch."""
     app = typer.Typer(
         name="sfumato",
-        help="Repair damaged recordings with audio diffusion that knows how sure it is.",
+        help="Audio diffusion that knows how sure it is: repair, detect, generate, transform, encode, play.",
         add_completion=False,
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -149,6 +149,27 @@ def test_the_file_comes_back(tmp_path: Path) -> None:
         read_captions(tmp_path / "none.jsonl")
 
 
+def test_the_model_that_ranks_is_a_text_audio_model(tmp_path: Path) -> None:
+    manifest.write(tmp_path / "manifest.jsonl", [SOUND])
+    with pytest.raises(InputError, match="is a model of conffusion, not of text_audio"):
+        caption_file.caption(tmp_path, model="conffusion")
+    assert not (tmp_path / caption_file.NAME).exists()
+
+
+def test_recorded_music_alone_is_tagged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    manifest.write(tmp_path / "manifest.jsonl", ROWS)
+    asked = []
+
+    def tags_of(rows: list[Row], root: Path) -> dict[str, list[str]]:
+        asked.extend(rows)
+        return {name_of(MUSIC): ["harp"]}
+
+    monkeypatch.setattr("sfumato.data.tags.tags_of", tags_of)
+    written = caption_file.caption(tmp_path, count=4, tags=True)
+    assert asked == [MUSIC]
+    assert any("harp" in c.caption for c in written if c.recording == name_of(MUSIC))
+
+
 def test_structured_captions_are_kept_for_two_parts() -> None:
     two = next(one for one in ROWS[:40] if one.labels["form"] == "sequence")
     texts = [caption.caption for caption in captions_of([two], {}, 0, 2)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfumato.cli.command import AsJson, Debug, Folder
+from sfumato.errors import InputError
 from sfumato.screen import say, show, table_of
 
 if TYPE_CHECKING:
@@ -74,8 +75,12 @@ def render(
 
         _tell(rendering_studies(count, to, out, seed))
         return
+    from sfumato.data.renders import ARRANGEMENTS
     from sfumato.data.renders import render as rendering
 
+    if arrangement not in ARRANGEMENTS:
+        choices = ", ".join((*ARRANGEMENTS, "studies"))
+        raise InputError(f"There is nothing called {arrangement!r} to render. Choose from: {choices}.")
     _tell(rendering(arrangement, to, out, seed))
 
 

@@ -83,13 +83,20 @@ def _similarity(name: str | None) -> Similarity | None:
     """How a text–audio model judges; None without a model."""
     if name is None:
         return None
+    import torch
+
     from sfumato.model import load
     from sfumato.systems import text_audio
 
     model = load(name)
     if model.system != text_audio.NAME:
         raise InputError(f"{name} is a model of {model.system}, not of {text_audio.NAME}. Give one that ranks texts.")
-    return lambda audio, rate, texts: text_audio.similarity(model.network, audio, rate, texts).tolist()
+
+    def judge(audio: NDArray[np.float32], sample_rate: int, texts: Sequence[str]) -> list[float]:
+        with torch.inference_mode():
+            return [float(score) for score in text_audio.similarity(model.network, audio, sample_rate, texts)]
+
+    return judge
 
 
 def _middle(path: Path) -> tuple[NDArray[np.float32], int]:

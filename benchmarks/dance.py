@@ -4,7 +4,7 @@
     python benchmarks/dance.py audit    --data DIR --out runs/dance-figures
     python benchmarks/dance.py loops    --out runs/dance-figures
     python benchmarks/dance.py strength --data DIR --out runs/dance-figures
-    python benchmarks/dance.py speed    --out runs/dance-figures
+    python benchmarks/dance.py speed    --threads 1 --out runs/dance-figures    # of a machine that does nothing else
     python benchmarks/dance.py picture  --to docs/images/dance.png
     python benchmarks/dance.py table    --out runs/dance-figures
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -250,9 +251,9 @@ def strength(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of audio per second on the clock and per second of one processor, by number of threads."""
+    """Seconds of audio per second on the clock and per second of one processor, and how busy the machine was."""
     model, result = load_generator(options.model), {}
-    for threads in (1, 2):
+    for threads in options.threads:
         torch.set_num_threads(threads)
         for name, settings in (
             ("a window", Settings(count=4)),
@@ -264,7 +265,8 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
             made = sum(take.audio.shape[1] for take in draws(model, settings, lambda *_: None))
             took, worked = time.perf_counter() - began, time.process_time() - busy
             seconds = made / model.config.sample_rate
-            result[f"{name}, {threads} threads"] = row = [seconds / took, seconds / worked]
+            row = [seconds / took, seconds / worked, os.getloadavg()[0] / (os.cpu_count() or 1)]
+            result[f"{name}, threads: {threads}"] = row
             print(name, threads, row, flush=True)
     result["steps"] = Settings().steps
     return result
@@ -339,10 +341,10 @@ def table(options: argparse.Namespace) -> None:
     mean = np.mean([row["distance"] for row in found["rows"].values()], axis=(0, 2))
     print(f"\nSpearman over {len(found['strengths'])} strengths: mean {rho.mean():.3f}, least {rho.min():.3f}")
     print(f"of {rho.size} pairs of sound and seed; mean distance {np.round(mean, 2).tolist()}.")
-    print("\n| | seconds of audio per second | per second of one processor |\n|---|---|---|")
+    print("\n| | seconds of audio per second | per second of a processor | running per processor |\n|---|---|---|---|")
     for name, value in read("speed").items():
         if isinstance(value, list):
-            print(f"| {name} | {value[0]:.2f} | {value[1]:.2f} |")
+            print(f"| {name} | {value[0]:.2f} | {value[1]:.2f} | {value[2]:.1f} |")
 
 
 PARTS = {"quality": quality, "audit": audit, "loops": loops, "strength": strength, "speed": speed}
@@ -357,6 +359,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/dance-figures"))
     parser.add_argument("--to", type=Path, default=Path("docs/images/dance.png"))
     parser.add_argument("--count", type=int, default=64, help="sounds of each set")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="speed: numbers of threads")
     options = parser.parse_args()
     if options.part == "table":
         table(options)

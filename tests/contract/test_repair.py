@@ -276,6 +276,13 @@ def test_every_preset_builds_its_network(name: str) -> None:
             assert latent.shape == (2, shape.latent, 3)
             assert network.codec.decoder(latent)[0].shape == bands.shape
             return
+        if found.preset.system == "text_audio":
+            shape = found.config.network
+            heard = network.audio(torch.zeros(2, shape.n_mels, shape.n_frames))
+            states = torch.zeros(2, 5, shape.text_width)
+            read = network.text(states[:, 0], states, torch.ones(2, 5, dtype=torch.bool))
+            assert heard.shape == read.shape == (2, shape.width)
+            return
         given, wanted = calls(found)
         assert network(*map(torch.zeros, given)).shape == wanted
 

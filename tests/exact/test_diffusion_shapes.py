@@ -30,7 +30,8 @@ for maker in precondition.PRECONDITIONERS.values():
     known = torch.arange(8).expand(2, 1, 8) < 4
     guided = guide.posterior(denoise, lambda clean: clean[..., :4], walk(5)[..., :4], 0.1)
     joint = guide.windows(guide.circle(guide.cfg(guided, denoise, 2.0), 8, 2), 8, 2)
-    kept = guide.keep(joint, guide.known_samples(walk(5), known))
+    held = guide.strength(joint, walk(5), torch.rand(1, 1, 8), sigmas)
+    kept = guide.keep(held, guide.known_samples(walk(5), known))
     for sampler in sample.SAMPLERS.values():
         sample.last(sampler(kept, walk(0) * sigmas[0], sigmas, walk))
 precondition.edm_weight(precondition.lognormal_sigma(noise.uniform((2,), seed=0, item=0, step=0)), 0.5)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Sources of music, one-shots and everyday sounds: size of the package, makers."""
+    """Sources of music, one-shots and everyday sounds: megabytes, makers; with --json packages and versions, too."""
     from sfumato.data.sources import sources
 
     if as_json:
@@ -30,7 +30,6 @@ def list_sources(as_json: AsJson = False, debug: Debug = False) -> None:
     for source in sources():
         table.add_row(source.name, source.kind, str(source.megabytes), source.attribution)
     show(table)
-    say("packages and versions: --json")
 
 
 def fetch(

@@ -17,7 +17,7 @@ from torch import Tensor
 from sfumato.diffusion import schedule
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Shaped
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class Scalings:
     label: Tensor
 
 
-def spread(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+def spread(values: Shaped[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
     """`values`, one per item, shaped to broadcast over `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 

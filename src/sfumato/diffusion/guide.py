@@ -96,7 +96,7 @@ def known_samples(observed: Float[Tensor, "b c *t"], known: Bool[Tensor, "b c *t
 
 
 def strength(
-    denoise: Denoiser, source: Float[Tensor, "b c *t"], hold: Float[Tensor, "..."], sigmas: Float[Tensor, " n"]
+    denoise: Denoiser, source: Float[Tensor, "b c *t"], hold: Float[Tensor, "*any"], sigmas: Float[Tensor, " n"]
 ) -> Denoiser:
     """Graded change: each value stays tied to `source` for its own share of the walk, and is free after it.
 

@@ -48,7 +48,7 @@ class Scalings:
     label: Tensor
 
 
-def spread(values: Shaped[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+def spread(values: Shaped[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Shaped[Tensor, "b ..."]:
     """`values`, one per item, shaped to broadcast over `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 

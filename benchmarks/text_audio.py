@@ -34,7 +34,7 @@ from sfumato.systems.text_audio import embed_text
 LABELS = ("instruments", "families", "class", "style", "textures", "register", "mode", "loudness")
 SECONDS = 20.0
 RIDGE = 0.1
-MOST_TRAINING, MOST_HELD = 600, 400
+MOST_TRAINING, MOST_HELD = 400, 240
 """Recordings that the linear map is fitted on, and that are compared, drawn with seed 0."""
 
 

@@ -166,6 +166,16 @@ def test_renders_are_as_labelled(tmp_path: Path) -> None:
     assert key_of(chroma.mean(axis=1)) == (rows[1].labels["key"], rows[1].labels["mode"])
 
 
+def test_silent_and_clipped_renders_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pretty_midi")
+    tone = np.sin(np.arange(44100 * 9) / 20, dtype=np.float32)
+    levels = iter((1.5, 1e-4, 0.5))
+    monkeypatch.setattr(studies, "synthesise", lambda midi, font: np.clip(np.tile(next(levels) * tone, (2, 1)), -1, 1))
+    events = list(studies.build_studies((0, 1, 2), tmp_path, SOUNDFONTS[:1]))
+    assert [getattr(event, "reason", "") for event in events] == ["is clipped", "is silent", ""]
+    assert len(manifest.read(tmp_path / "manifest.jsonl")) == 1
+
+
 def test_the_pedal_and_the_drums_reach_the_synthesiser() -> None:
     pytest.importorskip("pretty_midi")
     pedalled = next(made for made in MANY if any(part.pedal for part in made.parts))

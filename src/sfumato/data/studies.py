@@ -28,6 +28,7 @@ SOURCE = "studies"
 FADE_S = 0.05
 QUIETEST = 2e-3
 """Peak below which a render is taken for a failure."""
+FULL_SCALE = 32767 / 32768
 SUSTAIN = 64
 MAX_COUNT = 1_000_000
 
@@ -77,10 +78,11 @@ def build_studies(
         humanise(midi, int(hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:12], 16))
         release_before_restriking(midi)
         audio = _cut(synthesise(midi, font.path), made.seconds)
-        audio, gain_db = standardise(audio, SAMPLE_RATE)
-        if np.abs(audio).max() < QUIETEST:
-            yield Skipped(SOURCE, recording, "is silent")
+        reason = "is silent" if np.abs(audio).max() < QUIETEST else "is clipped" if is_clipped(audio) else ""
+        if reason:
+            yield Skipped(SOURCE, recording, reason)
             continue
+        audio, _ = standardise(audio, SAMPLE_RATE)
         relative = Path(SOURCE) / f"{recording}.wav"
         write_wav(out / relative, audio)
         work = f"{SOURCE}/{seed}-{number}"
@@ -90,8 +92,6 @@ def build_studies(
             "programs": " ".join(str(part.instrument.program) for part in made.parts),
             "notes": str(sum(len(part.notes) for part in made.parts)),
         }
-        if gain_db:
-            labels["gain_db"] = f"{gain_db:.2f}"
         row = Row(
             source=SOURCE,
             recording=recording,
@@ -152,6 +152,11 @@ def midi_of(made: Study) -> "pretty_midi.PrettyMIDI":
             one.control_changes.append(pretty_midi.ControlChange(SUSTAIN, 0, up))
         midi.instruments.append(one)
     return midi
+
+
+def is_clipped(audio: NDArray[np.float32]) -> bool:
+    """Whether more than three samples lie at full scale, where fluidsynth cuts what is louder."""
+    return int((np.abs(audio).max(axis=0) >= FULL_SCALE).sum()) > 3
 
 
 def _cut(audio: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:

@@ -339,7 +339,8 @@ def test_the_commands(run, folders, tmp_path):
     code, out, _ = run("encode", tmp_path / "a.wav", tmp_path / "a.sfz", "--model", model, "--fidelity", 0.9, "--json")
     found = json.loads(out)
     assert code == 0 and found["fidelity"] == pytest.approx(0.9) and len(found["kl_nats"]) == 6
-    assert {"kbit_s", "dims", "fidelity_of_variance", "kl_dims", "step"} <= found.keys()
+    assert {"kbit_s", "dims", "fidelity_of_variance", "kl_dims", "took_s"} <= found.keys()
+    assert found["step"] == 0.1 and found["duration_s"] == found["n_samples"] / found["sample_rate"]
     code, out, _ = run("decode", tmp_path / "a.sfz", tmp_path / "b.wav", "--model", model)
     assert code == 0 and "b.wav" in out
     assert sf.info(tmp_path / "b.wav").frames == 3000 and sf.info(tmp_path / "b.wav").samplerate == 11_025
@@ -353,6 +354,8 @@ def test_the_commands(run, folders, tmp_path):
     assert code == 3 and "missing.wav" in error
     assert run("encode", tmp_path / "a.wav", tmp_path / "a.wav", "--model", model)[0] == 3
     assert run("decode", tmp_path / "a.wav", tmp_path / "c.wav")[0] == 3
+    code, _, error = run("encode", tmp_path / "a.wav", tmp_path / "c.wav", "--model", model)
+    assert code == 3 and "Name it c.sfz" in error and not (tmp_path / "c.wav").exists()
 
 
 def test_transform_moves_and_stretches_axes(run, folders, tmp_path):

@@ -81,7 +81,7 @@ def test_a_picture_that_says_nothing_is_read_with_the_usual_parameters(
     [
         (("image-to-audio", "none.png", "out.wav"), 3, "doesn't exist"),
         (("image-to-audio", "tone.wav", "out.wav"), 3, "no picture"),
-        (("image-to-audio", "small.png", "out.wav"), 3, "its parameters 512 bands"),
+        (("image-to-audio", "small.png", "out.wav"), 3, "Riffusion's parameters have 512 bands"),
         (("audio-to-image", "tone.wav", "out.jpg"), 3, "Name it out.png"),
         (("audio-to-image", "short.wav", "out.png"), 3, "shorter transform"),
         (("audio-to-image", "tone.wav", "out.png", "--max-frequency", "30000"), 3, "half the sample rate"),

@@ -34,7 +34,8 @@ BRIEF = {"dance": "steps=1 batch_size=1 validation_batches=1 warmup_steps=1"}
 
 
 NEEDS_FIRST = {
-    "sfumato decode concert.sfz back.wav": "sfumato encode concert.flac concert.sfz --model rave-piano --fidelity 0.9"
+    "sfumato decode concert.sfz back.wav": "sfumato encode concert.flac concert.sfz --model rave-piano --fidelity 0.9",
+    "sfumato image image-to-audio concert.png heard.wav": "sfumato image audio-to-image concert.flac concert.png",
 }
 """Commands that go on from an earlier one."""
 

@@ -31,4 +31,4 @@ def decode(
     if as_json:
         say(json.dumps(as_dict(done), indent=2))
         return
-    say(f"{done.output}: {done.n_samples / done.sample_rate:.2f} s at {done.sample_rate} Hz, took {done.seconds:.1f} s")
+    say(f"{done.output}: {done.duration_s:.2f} s at {done.sample_rate} Hz, took {done.took_s:.1f} s")

@@ -41,4 +41,4 @@ def encode(
         say(json.dumps(as_dict(done), indent=2))
         return
     of = "codebooks" if done.fidelity is None else f"dimensions (fidelity {done.fidelity:.3f})"
-    say(f"{done.output}: {done.bytes} bytes, {done.kbit_s:.2f} kbit/s, {done.dims} {of}, {done.seconds:.1f} s")
+    say(f"{done.output}: {done.bytes} bytes, {done.kbit_s:.2f} kbit/s, {done.dims} {of}, took {done.took_s:.1f} s")

@@ -77,12 +77,14 @@ class Encoded:
     frames: int
     dims: int
     share: float
-    """What the last dimension was multiplied by."""
+    """What the last dimension kept was multiplied by, so that fidelity is continuous."""
     fidelity: float | None
     """Share of the sum of singular values; None for codes."""
     fidelity_of_variance: float | None
     step: float
-    """Quantiser's step in the latent's unit."""
+    """Quantiser's step, over the standard deviation of the strongest dimension; 0 for codes."""
+    duration_s: float
+    """Length of the recording."""
     bytes: int
     kbit_s: float
     """Of the whole file."""
@@ -90,8 +92,8 @@ class Encoded:
     """Mean divergence from the prior, per dimension of the latent and frame; None where there is no spread."""
     kl_dims: int | None
     """Dimensions with more than `USED_NATS` of it."""
-    seconds: float
-    """Time it took."""
+    took_s: float
+    """Time it took to encode."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ class Decoded:
     sample_rate: int
     channels: int
     n_samples: int
-    seconds: float
+    duration_s: float
+    """Length of the recording."""
+    took_s: float
 
 
 def as_dict(result: Encoded | Decoded) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def encode(
     audio
         A file, or samples (channels, samples) with their `sample_rate` in Hz.
     destination
-        Mostly called .sfz.
+        A name that ends in .sfz.
     settings, model
         How to encode; or just the codec's name or folder.
     progress
@@ -151,6 +155,8 @@ def encode(
             raise InputError("Nothing says which codec to use. Give model=, such as model='rave-piano'.")
         settings = Settings(model=str(model))
     out, codec = Path(destination), load(settings.model)
+    if out.suffix.lower() != ".sfz":
+        raise InputError(f"{out.name} is to hold latents, not sound. Name it {out.stem}.sfz.")
     same = isinstance(audio, str | Path) and Path(audio).exists() and out.exists() and out.samefile(audio)
     if same or (out.exists() and not out.is_file()):
         raise InputError(f"{out} is the recording itself or no ordinary file. Choose another name.")
@@ -237,12 +243,13 @@ def _encode(
         share=share,
         fidelity=None if chosen is None else chosen.fidelity,
         fidelity_of_variance=None if chosen is None else chosen.of_variance,
-        step=step,
+        step=settings.step if books is None else 0.0,
+        duration_s=n_samples / sample_rate,
         bytes=n_bytes,
         kbit_s=8 * n_bytes / 1000 / (n_samples / sample_rate),
         kl_nats=nats if has_spread else None,
         kl_dims=sum(value > USED_NATS for value in nats) if has_spread else None,
-        seconds=time.perf_counter() - began,
+        took_s=time.perf_counter() - began,
     )
 
 
@@ -304,7 +311,8 @@ def decode(
             write_blocks(out, blocks, header.sample_rate, header.channels, header.n_samples)
     named = None if destination is None else Path(destination)
     took = time.perf_counter() - began
-    return Decoded(named, audio, codec.name, header.sample_rate, header.channels, header.n_samples, took)
+    rate, n_samples = header.sample_rate, header.n_samples
+    return Decoded(named, audio, codec.name, rate, header.channels, n_samples, n_samples / rate, took)
 
 
 def _at_model(codec: Player, header: sfz.Header) -> int:

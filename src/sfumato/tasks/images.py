@@ -164,7 +164,8 @@ def sound_of(picture: Picture, seed: int = 0, n_iter: int = 32) -> Array:
     """
     p, (height, width) = picture.parameters, picture.pixels.shape[:2]
     if height != p.n_mels:
-        raise InputError(f"The picture has {height} rows, its parameters {p.n_mels} bands. Scale it to {p.n_mels}.")
+        whose = "its parameters" if picture.tagged else "it doesn't say how it was drawn, and Riffusion's parameters"
+        raise InputError(f"The picture has {height} rows; {whose} have {p.n_mels} bands. Scale it to {p.n_mels} rows.")
     if not 2 <= width <= WIDEST:
         raise InputError(f"The picture is {width} columns wide. From 2 to {WIDEST} can be turned into sound at once.")
     mel = images.amplitudes_of(picture.pixels, p, 1.0 if picture.loudest is None else picture.loudest)

@@ -129,8 +129,8 @@ def check(
         )
     if not calibration.gap_min_s <= gap_s <= calibration.gap_max_s:
         raise CalibrationError(
-            f"A gap of {gap_s * 1000:.6g} ms was not calibrated; possible: {calibration.gap_min_s * 1000:.6g} to "
-            f"{calibration.gap_max_s * 1000:.6g} ms. {again}"
+            f"A gap of {gap_s * 1000:.4g} ms was not calibrated; possible: {calibration.gap_min_s * 1000:.4g} to "
+            f"{calibration.gap_max_s * 1000:.4g} ms. {again}"
         )
     settings = dict(made_with or {})
     for name in sorted(settings.keys() | calibration.made_with.keys()):

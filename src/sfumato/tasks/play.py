@@ -167,8 +167,8 @@ def run(
     ResourceError
         PortAudio or a sound card is missing, or the card stopped.
     """
-    cards = portaudio()
     codec = load(settings.model)
+    cards = portaudio()
     live, over = Live(codec, settings), threading.Event()
     began = time.perf_counter()
     with threadpool_limits(1):

@@ -12,6 +12,7 @@ from sfumato import cli
 from sfumato.config import parse
 from sfumato.diffusion import guide, sample
 from sfumato.errors import InputError
+from sfumato.model import load
 from sfumato.systems import dance_diffusion
 from sfumato.tasks import vary
 from sfumato.tasks.generate import denoiser, levels
@@ -252,6 +253,23 @@ def test_sounds_between_two_go_from_one_to_the_other(tiny, sound, tmp_path):
     assert to_end == sorted(to_end, reverse=True)
     weights = [row["weight"] for row in json.loads(written.json.read_text())["takes"]]
     assert weights == [0.25, 0.5, 0.75]
+
+
+def test_what_lies_between_two_clean_hits_is_no_rumble():
+    """Hits without any noise of their own, which the shipped model was never trained on."""
+    model = load("dance")
+    rate, n = model.config.sample_rate, 16384
+    t = np.arange(n) / rate
+    kick = 0.8 * np.exp(-14 * t) * np.sin(2 * np.pi * (60 * t + 8 * (1 - np.exp(-30 * t))))
+    burst = np.random.default_rng(0).standard_normal(n)
+    snare = 0.24 * np.exp(-25 * t) * burst + 0.3 * np.exp(-20 * t) * np.sin(2 * np.pi * 190 * t)
+    first, last = (vary.clip_of(sound[None], rate, model.config, n) for sound in (kick, snare))
+    settings = vary.Settings(other="x", steps_between=1, steps=12)
+    (made,) = vary.between(model, first, last, settings, lambda *_: None)
+    power = np.abs(np.fft.rfft(made.audio[0])) ** 2
+    assert power[np.fft.rfftfreq(n, 1 / rate) < 30].sum() < 0.02 * power.sum()
+    assert abs(made.audio.mean()) < 0.01
+    assert 0.1 < np.abs(made.audio).max() < 1
 
 
 @pytest.mark.parametrize(

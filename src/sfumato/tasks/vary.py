@@ -4,6 +4,8 @@
   the sound is drawn anew. The same item has the same noise at every strength.
 - Between two sounds: both are followed up the probability-flow ODE, which is deterministic, to the noise that they
   would be drawn from; the way between these noises is an arc, channel by channel, and its points are followed down.
+  The ODE begins at the lowest level, `sigma_min`, whose noise, the same for both, is therefore added first: without it
+  a silent or noiseless stretch would stay so all the way up, and the end would be no noise that a sound is drawn from.
 - A gap or an extension is drawn while every guess is made to agree with what is known (`diffusion.guide.keep`). Known
   samples are then the recording's own.
 
@@ -218,7 +220,8 @@ def between(model: Model, first: _Clip, second: _Clip, settings: Settings, progr
     sigmas = levels("karras", steps, config, config.sigma_max)
     ends = []
     for number, (clip, denoise) in enumerate(zip((first, second), own, strict=True)):
-        upwards = sample.heun(denoise, clip.x, sigmas[:-1].flip(0))
+        lowest = clip.x + float(sigmas[-2]) * _noise(clip, settings.seed, 0)(0)
+        upwards = sample.heun(denoise, lowest, sigmas[:-1].flip(0))
         ends.append(_followed(upwards, number, count + 2, steps, progress))
     for item in range(count):
         weight = (item + 1) / (count + 1)

@@ -251,8 +251,9 @@ def test_sounds_between_two_go_from_one_to_the_other(tiny, sound, tmp_path):
     to_end = [float(np.linalg.norm(row - read(other)[0])) for row in made]
     assert to_start == sorted(to_start)
     assert to_end == sorted(to_end, reverse=True)
-    weights = [row["weight"] for row in json.loads(written.json.read_text())["takes"]]
-    assert weights == [0.25, 0.5, 0.75]
+    record = json.loads(written.json.read_text())
+    assert [row["weight"] for row in record["takes"]] == [0.25, 0.5, 0.75]
+    assert (record["settings"]["sampler"], record["settings"]["steps_between"]) == ("heun", 3)  # what was used
 
 
 def test_what_lies_between_two_clean_hits_is_no_rumble():

@@ -150,7 +150,8 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         for one, own_rate in ((audio, info.sample_rate), (second, rate))
     )
     made = _returned(between(model, first, last, settings, progress), info.sample_rate, channels, n)
-    return write_all(destination, made, count, model, settings, about | {"other": settings.other})
+    used = settings.model_copy(update={"sampler": "heun", "steps_between": count})
+    return write_all(destination, made, count, model, used, about | {"other": settings.other})
 
 
 def _returned(takes: Iterator[Take], sample_rate: int, channels: int, n: int) -> Iterator[Take]:

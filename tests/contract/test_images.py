@@ -114,6 +114,20 @@ def test_a_lying_tag_is_refused(tmp_path: Path) -> None:
         images.read_picture(tmp_path / "huge.png")
 
 
+def test_the_published_mask_says_what_it_comes_to(tone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture, drawn = tone.with_suffix(".png"), tone.with_name("mask.png")
+    command("image", "audio-to-image", tone, picture)
+    capsys.readouterr()
+    assert command("image", "mask", picture, drawn) == 0
+    with Image.open(drawn) as image:
+        held = np.asarray(image)
+    assert held.shape == (512, 101) and set(np.unique(held)) <= set(range(106)) and held.max() == 255 - 150
+    assert f"{100 * (held > 0).mean():.0f} % of the picture" in capsys.readouterr().out
+    assert command("image", "mask", picture, drawn, "--downshift", 255) == 0
+    assert "nothing is held" in capsys.readouterr().out
+    assert command("image", "mask", tone, drawn) == 3 and command("image", "mask", picture, "mask.jpg") == 3
+
+
 def test_clips_are_cut_at_the_places_of_their_seed(tone: Path) -> None:
     folder = tone.parent / "clips"
     for seed in (0, 0, 1):

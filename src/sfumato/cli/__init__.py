@@ -106,6 +106,7 @@ def _application(wanted: str | None) -> typer.Typer:
     draws = image.drawn if wanted == "image" else lambda function: _nothing
     pictures.command("audio-to-image", help=image.DRAW)(guarded(draws(image.audio_to_image)))
     pictures.command("image-to-audio")(guarded(image.image_to_audio))
+    pictures.command("mask")(guarded(image.mask))
     pictures.command("sample-clips")(guarded(image.sample_clips))
     pictures.command("print-exif")(guarded(image.print_exif))
     pictures.command("audio-to-images-batch", help=image.DRAW_ALL)(guarded(draws(image.audio_to_images_batch)))

@@ -1,4 +1,4 @@
-"""`sfumato image audio-to-image | image-to-audio | sample-clips | print-exif` and the forms for folders."""
+"""`sfumato image audio-to-image | image-to-audio | mask | sample-clips | print-exif` and the forms for folders."""
 
 from __future__ import annotations
 
@@ -82,6 +82,27 @@ def sample_clips(
 
     for path in images.sample_clips(source, folder, count, duration_ms, mono, extension, seed):
         say(str(path))
+
+
+def mask(
+    source: Annotated[Path, typer.Argument(metavar="IN.png", help="picture of a sound", show_default=False)],
+    destination: Annotated[Path, typer.Argument(metavar="OUT.png", help="map to write", show_default=False)],
+    brightness: Annotated[float, typer.Option(min=0, help="factor on the inverted picture")] = 0.05,
+    contrast: Annotated[float, typer.Option(min=0, help="factor on what departs from its mean")] = 200.0,
+    downshift: Annotated[int, typer.Option(min=0, max=255, help="taken off at the end; 255 holds nothing")] = 150,
+    debug: Debug = False,
+) -> None:
+    """Draw what Mask-Based Diffusion would hold to the source: white throughout, black not at all."""
+    from sfumato.tasks import images
+
+    told = images.draw_mask(source, destination, brightness, contrast, downshift)
+    if told.threshold is None:
+        say(f"{destination}: nothing is held; a downshift below 255, or more brightness, holds more.")
+        return
+    say(
+        f"{destination}: {100 * told.held:.0f} % of the picture is held, all that is at most {told.threshold} of 255 "
+        f"light, for up to {100 * told.hold:.0f} % of the walk; the map has {told.levels} levels"
+    )
 
 
 def print_exif(

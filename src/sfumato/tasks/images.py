@@ -29,6 +29,7 @@ from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
 from sfumato.signal import spectrogram_image as images
+from sfumato.signal import strength_map
 from sfumato.signal.spectrogram_image import Parameters
 
 TAGS = {
@@ -186,8 +187,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     ResourceError
         It can't be written.
     """
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path.name}: pictures are written as PNG, which loses nothing. Name it {path.stem}.png.")
+    _check_png(path)
     image = Image.fromarray(picture.pixels)
     tags = image.getexif()
     for name, tag in TAGS.items():
@@ -197,6 +197,12 @@ def write_picture(path: Path, picture: Picture) -> None:
     made = io.BytesIO()
     image.save(made, format="PNG", exif=tags)
     write_atomically(path, made.getvalue())
+
+
+def _check_png(path: Path) -> None:
+    """Refuse a name that isn't one of a PNG file."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path.name}: pictures are written as PNG, which loses nothing. Name it {path.stem}.png.")
 
 
 def tags_of(path: Path) -> dict[str, float]:
@@ -268,6 +274,25 @@ def image_to_audio(source: Path, destination: Path, seed: int = 0, n_iter: int =
     audio = sound_of(picture, seed, n_iter)
     write(destination, audio, picture.parameters.sample_rate)
     return picture, audio
+
+
+def draw_mask(
+    source: Path, destination: Path, brightness: float, contrast: float, downshift: int
+) -> strength_map.Meaning:
+    """Draw the published map of a picture, white where it is held to its source throughout; what it comes to.
+
+    Raises
+    ------
+    InputError
+        The file is no picture, or the name isn't one of a PNG file.
+    """
+    _check_png(destination)
+    grey = np.asarray(Image.fromarray(read_picture(source).pixels).convert("L"))
+    held = strength_map.loudness(grey, brightness, contrast, downshift)
+    made = io.BytesIO()
+    Image.fromarray(held).save(made, format="PNG")
+    write_atomically(destination, made.getvalue())
+    return strength_map.meaning(grey, held)
 
 
 def sample_clips(

@@ -23,8 +23,8 @@ def decode(
     debug: Debug = False,
 ) -> None:
     """Decode a file that sfumato encode wrote, at its own rate, channels and length."""
-    from sfumato.tasks.codec import as_dict
     from sfumato.tasks.codec import decode as run
+    from sfumato.tasks.coded import as_dict
 
     with progress_bar() as progress:
         done = run(source, destination, model=model, seed=seed, progress=progress)

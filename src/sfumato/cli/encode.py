@@ -31,8 +31,9 @@ def encode(
     settings: Mapping[str, Any],
 ) -> None:
     """Encode a recording."""
-    from sfumato.tasks.codec import Settings, as_dict
+    from sfumato.tasks.codec import Settings
     from sfumato.tasks.codec import encode as run
+    from sfumato.tasks.coded import as_dict
 
     checked = typed(settings, Settings)
     with progress_bar() as progress:

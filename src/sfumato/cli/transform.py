@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,4 +43,7 @@ def transform(
     typed({name: value for name, value in given.items() if name in known.model_fields}, known)
     with progress_bar() as progress:
         written = run(source, destination, loaded, given, progress)
+    if written.clipped_values:
+        what = f"{written.clipped_values} values lay beyond full scale and were clipped"
+        sys.stderr.write(f"warning: {what}; a quieter input or gentler settings avoid it\n")
     show(written.files, written.json, as_json)

@@ -378,6 +378,22 @@ def test_transform_moves_and_stretches_axes(run, folders, tmp_path):
         assert code == expected and not (tmp_path / "c.wav").exists()
 
 
+def test_values_beyond_full_scale_are_counted_and_told_of(run, folders, tmp_path, monkeypatch):
+    sf.write(tmp_path / "a.wav", noise(1, 300).T, RATE)
+    words = ("transform", tmp_path / "a.wav", tmp_path / "b.wav", "--model", folders["gaussian"])
+    code, _, error = run(*words, "--fidelity", 0.5)
+    takes = json.loads((tmp_path / "b.wav.json").read_text())["takes"]
+    assert (code, error, takes[0]["clipped_values"]) == (0, "", 0)
+    loud = [np.float32([[0.5] * 99 + [1.5]]), np.float32([[-2.0] * 200])]
+    monkeypatch.setattr(timbre, "_transferred", lambda *_: iter(loud))
+    code, _, error = run(*words)
+    takes = json.loads((tmp_path / "b.wav.json").read_text())["takes"]
+    assert (code, takes[0]["clipped_values"], error.count("\n")) == (0, 201, 1)
+    assert "201 values lay beyond full scale" in error
+    code, _, error = run(*words, "--bias", "0=50")
+    assert code == 2 and "from -10 to 10" in error
+
+
 def test_bias_and_scale_are_in_standard_deviations(folders):
     weights = player.load(folders["gaussian"]).weights
     latent = np.random.default_rng(0).standard_normal((1, 6, 20)).astype(np.float32)

@@ -15,7 +15,10 @@ from sfumato.errors import InputError
 from sfumato.player import axes
 from sfumato.player.weights import Array, Weights
 
-_FARTHEST = 100.0
+FARTHEST = 10.0
+"""Standard deviations that an axis may be moved by: further out no sound of the training lies."""
+LARGEST = 100.0
+"""Factor that an axis may be stretched by."""
 
 
 class Settings(BaseSettings):
@@ -23,19 +26,28 @@ class Settings(BaseSettings):
 
     fidelity: float = Field(1.0, gt=0, le=1, description="share of the latent's singular values kept")
     bias: list[str] | None = Field(
-        None, description="axis=value, such as 0=1.5: moves an axis, 0 the strongest, by standard deviations"
+        None,
+        description="axis=value, such as 0=1.5: moves an axis, 0 the strongest, by standard deviations (-10 to 10)",
     )
-    scale: list[str] | None = Field(None, description="axis=value, such as 1=2: stretches an axis about its mean")
+    scale: list[str] | None = Field(
+        None, description="axis=value, such as 1=2: stretches an axis about its mean (-100 to 100)"
+    )
 
-    @field_validator("bias", "scale")
+    @field_validator("bias")
     @classmethod
-    def _pairs(cls, given: list[str] | None) -> list[str] | None:
+    def _moves(cls, given: list[str] | None) -> list[str] | None:
+        pairs(given, FARTHEST)
+        return given
+
+    @field_validator("scale")
+    @classmethod
+    def _stretches(cls, given: list[str] | None) -> list[str] | None:
         pairs(given)
         return given
 
 
-def pairs(given: list[str] | None) -> dict[int, float]:
-    """Axis -> value, from texts such as 0=1.5.
+def pairs(given: list[str] | None, largest: float = LARGEST) -> dict[int, float]:
+    """Axis -> value, from texts such as 0=1.5, with values of at most `largest` either way.
 
     Raises
     ------
@@ -49,8 +61,8 @@ def pairs(given: list[str] | None) -> dict[int, float]:
             found[int(axis)] = float(value)
         except ValueError:
             equals = ""
-        if not equals or int(axis) < 0 or not abs(float(value)) <= _FARTHEST:
-            raise ValueError(f"'{text}' is no axis=value, such as 0=1.5, with a value up to {_FARTHEST:g}")
+        if not equals or int(axis) < 0 or not abs(float(value)) <= largest:
+            raise ValueError(f"'{text}' is no axis=value, such as 0=1.5, with a value from {-largest:g} to {largest:g}")
     return found
 
 

@@ -51,6 +51,8 @@ class Written:
 
     files: tuple[Path, ...]
     json: Path
+    clipped_values: int = 0
+    """Values beyond full scale that were held within it; the record has them, too."""
 
 
 def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:
@@ -134,7 +136,7 @@ def write_all(
     finally:
         if rows:
             _write_record(out, rows, model, settings, about)
-    return Written(files, record_of(out))
+    return Written(files, record_of(out), sum(row.get("clipped_values", 0) for row in rows))
 
 
 def _write_record(

@@ -65,9 +65,11 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         check(destination, 1, info.sample_rate, info.channels, info.n_samples, source)
         alter(codec.weights, np.zeros((1, codec.recipe.network.latent, 1), np.float32), *_how(settings))
         record_of(destination).unlink(missing_ok=True)  # an older one is not of what is written now
-        blocks = _transferred(codec, recording, settings, progress)
+        clipped: list[int] = []
+        blocks = _counted(_transferred(codec, recording, settings, progress), clipped)
         write_blocks(destination, blocks, info.sample_rate, info.channels, info.n_samples, SUBTYPE)
     kept = axes.keep(codec.weights, settings.fidelity)
+    length = {"samples": info.n_samples, "seconds": info.n_samples / info.sample_rate}
     body = {
         "sfumato": __version__,
         "model": {"name": model.name, "system": model.system, "sha256": codec.digest},
@@ -76,10 +78,17 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         "sample_rate": info.sample_rate,
         "dims": kept.dims,
         "fidelity_of_variance": kept.of_variance,
-        "takes": [{"file": destination.name, "samples": info.n_samples, "seconds": info.n_samples / info.sample_rate}],
+        "takes": [{"file": destination.name} | length | {"clipped_values": sum(clipped)}],
     }
     write_atomically(record_of(destination), (json.dumps(body, indent=2, ensure_ascii=True) + "\n").encode())
-    return Written((destination,), record_of(destination))
+    return Written((destination,), record_of(destination), sum(clipped))
+
+
+def _counted(blocks: Iterator[Array], clipped: list[int]) -> Iterator[Array]:
+    """The blocks; of each, how many values lie beyond full scale, where they will be clipped, goes into `clipped`."""
+    for block in blocks:
+        clipped.append(int((np.abs(block) > 1.0).sum()))
+        yield block
 
 
 def _how(settings: Settings) -> tuple[float, dict[int, float], dict[int, float]]:

@@ -141,7 +141,7 @@ def fit(
     dataset : where batches come from.
     out : folder for everything written; created.
     validation : a second dataset, whose loss under the averaged weights is logged as `validation`.
-    card : licence, data and command for the model's card; steps, minutes and seed are filled in.
+    card : licence, data and command for its card; steps, minutes, seed and the data of `start_from` are filled in.
     name : the model's name; default is the name of `out`.
 
     Raises
@@ -198,8 +198,12 @@ class _Run:
         self.identity = Identity(system.NAME, config, settings, _MAY_CHANGE)
         torch.manual_seed(settings.seed)
         network = system.build(config)
+        self.inherited: tuple[str, ...] = ()
         if settings.start_from is not None:
-            start(system, network, load(settings.start_from).network)
+            base = load(settings.start_from)
+            start(system, network, base.network)
+            lines = base.card.data or ("data unstated",)  # what it was trained on is in these weights, too
+            self.inherited = tuple(f"started from {base.name}: {line}" for line in lines)
         network = network.to(settings.device)
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -343,6 +347,7 @@ class _Run:
                 "steps": self.state.step,
                 "minutes": round(self.state.seconds / 60, 1),
                 "sample_rate": card.sample_rate or getattr(self.config, "sample_rate", None),
+                "data": (*card.data, *self.inherited),
             }
         )
         save(Model(name, self.system.NAME, config, network, full), self.out / "model")

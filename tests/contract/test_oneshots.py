@@ -180,6 +180,8 @@ def test_the_tiny_preset_trains_draws_and_is_fine_tuned(tmp_path):
     before, after = (dict(load(tmp_path / name).network.named_parameters()) for name in ("run", "tuned"))
     apart = max(float((before[name] - after[name]).abs().max()) for name in before)
     assert apart < 0.01  # a fresh start would be far from it
+    (own,) = model.card.data
+    assert load(tmp_path / "tuned").card.data == (own, f"started from dance-tiny: {own}")
     other = preset.load("dance-tiny", ["config.network.embedding=32", f"train.start_from={tmp_path / 'run' / 'model'}"])
     with pytest.raises(InputError, match="don't fit"):
         preset.train(other, data, tmp_path / "other")

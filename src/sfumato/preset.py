@@ -11,7 +11,7 @@ data: {examples: 6144}
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,7 @@ def train(
     *,
     command: str = "",
     progress: Progress = lambda done, total, text: None,
+    left_out: Callable[[Sequence[tuple[Path, str]]], None] = lambda files: None,
 ) -> Fitted:
     """The model of a preset, trained on the recordings of `data` and written to `out` (see `sfumato.train.fit`).
 
@@ -123,8 +124,13 @@ def train(
         What was typed, for the model's card.
     progress
         Called with examples made, examples in all, and a word.
+    left_out
+        Called once, where a plain folder holds sounds that can't be used, with their paths and the reasons.
     """
-    rows = recordings(data)
+    faulty: list[tuple[Path, str]] = []
+    rows = recordings(data, faulty)
+    if faulty:
+        left_out(faulty)
     preset = plan.preset
     rendered = None if preset.data.renders else False
     used = manifest.select(rows, "train", rendered)
@@ -164,8 +170,10 @@ def _counted(rows: Sequence[Row]) -> str:
     return f"{len(rows)} recordings of {len({row.work for row in rows})} works ({each})"
 
 
-def recordings(data: Path) -> list[Row]:
+def recordings(data: Path, left_out: list[tuple[Path, str]] | None = None) -> list[Row]:
     """The rows of a folder's manifest; without one, every sound below it: about one in ten validates, the others train.
+
+    With `left_out`, sounds of a plain folder that can't be used are left out and listed there (see `loaders.folder`).
 
     Raises
     ------
@@ -175,7 +183,7 @@ def recordings(data: Path) -> list[Row]:
     path = data / "manifest.jsonl"
     if path.exists() or not data.is_dir():
         return manifest.read(path)
-    rows = loaders.folder(data, data.resolve().name or "sounds")
+    rows = loaders.folder(data, data.resolve().name or "sounds", left_out=left_out)
     return [row.model_copy(update={"split": _SPLITS.get(row.split, row.split)}) for row in rows]
 
 

@@ -341,6 +341,26 @@ def test_an_interrupt_ends_the_workers_that_make_examples(music, tmp_path, monke
     assert 1 <= len(list(bank.glob("*.npz"))) < 60
 
 
+def test_a_folder_of_sounds_trains_without_those_that_are_broken(run, tmp_path):
+    data = tmp_path / "sounds"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        sf.write(data / f"hit{i}.wav", 0.5 * np.exp(-np.arange(900) / 200) * rng.uniform(-1, 1, 900), 8000)
+    for i in range(7):
+        (data / f"broken{i}.wav").write_bytes(b"RIFF0000WAVE")
+    words = ("train", "dance-tiny", "--data", data, "--out", tmp_path / "run", "--set", "train.steps=1")
+    code, _, err = run(*words)
+    lines = err.splitlines()
+    assert code == 0
+    assert [line.split(" can't")[0] for line in lines[:5]] == [f"left out: {data / f'broken{i}.wav'}" for i in range(5)]
+    assert lines[5:] == ["left out: 2 more"]
+    for path in data.glob("hit*.wav"):
+        path.unlink()
+    code, _, err = run(*words)
+    assert code == 3 and "7 recordings" in err
+
+
 def test_train_makes_a_model_that_models_show_describes(run, music, tmp_path):
     out = tmp_path / "run"
     changes = (

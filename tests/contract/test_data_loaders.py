@@ -143,3 +143,28 @@ def test_folder(tmp_path: Path) -> None:
     assert all(len({row.split for row in albums if row.work == work}) == 1 for work in {row.work for row in albums})
     with pytest.raises(InputError, match="holds no recording"):
         list(loaders.folder(tmp_path / "album0" / "none", "mine"))
+
+
+def test_what_can_not_be_learnt_from_is_left_out_of_a_folder_with_its_reason(tmp_path: Path) -> None:
+    tone(tmp_path / "good.wav", 0.1)
+    tone(tmp_path / "one.wav", 1 / 44100)
+    soundfile.write(tmp_path / "none.wav", np.zeros((0, 1)), 44100)
+    soundfile.write(tmp_path / "silent.flac", np.zeros(900), 44100)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.1, np.nan]), 44100, subtype="FLOAT")
+    (tmp_path / "broken.wav").write_bytes((tmp_path / "good.wav").read_bytes()[:20])
+    left_out: list[tuple[Path, str]] = []
+    rows = list(loaders.folder(tmp_path, "mine", left_out=left_out))
+    assert [row.path for row in rows] == ["good.wav"]
+    reasons = {path.name: reason for path, reason in left_out}
+    assert reasons.pop("broken.wav").startswith("can't be read as audio (")
+    assert reasons == {
+        "nan.wav": "holds samples that are NaN or infinite",
+        "none.wav": "holds no audio",
+        "one.wav": "holds one sample",
+        "silent.flac": "is silent",
+    }
+    (tmp_path / "good.wav").unlink()
+    with pytest.raises(InputError, match=r"5 recordings, the first broken\.wav"):
+        list(loaders.folder(tmp_path, "mine", left_out=[]))
+    with pytest.raises(InputError, match=r"broken\.wav can't be opened as audio: .*Remove it"):
+        list(loaders.folder(tmp_path, "mine"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,9 @@ import typer
 
 from sfumato.cli.command import Debug
 from sfumato.screen import progress_bar, say
+
+LISTED = 5
+"""Files that are named one by one."""
 
 
 def train(
@@ -36,9 +40,22 @@ def train(
     folder = out or Path("runs") / plan.name
     with progress_bar() as progress:
         fitted = presets.train(
-            plan, data or cache_folder() / "built", folder, command=_recorded(preset, changes), progress=progress
+            plan,
+            data or cache_folder() / "built",
+            folder,
+            command=_recorded(preset, changes),
+            progress=progress,
+            left_out=_tell,
         )
     say(f"Step {fitted.step}, stopped by {fitted.stopped_by}. Model: {fitted.model}")
+
+
+def _tell(files: Sequence[tuple[Path, str]]) -> None:
+    """Which sounds of a folder are left out, and why: the first few, and how many more."""
+    for path, reason in files[:LISTED]:
+        sys.stderr.write(f"left out: {path} {reason}\n")
+    if len(files) > LISTED:
+        sys.stderr.write(f"left out: {len(files) - LISTED} more\n")
 
 
 def _recorded(preset: str, changes: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import soundfile
 
 from sfumato.data.manifest import SHARES, Row, Split, sha256_of, split_of
@@ -17,6 +18,9 @@ from sfumato.errors import InputError
 
 AUDIO_ENDINGS = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff"})
 MUSICNET_RATE = 44100
+_BLOCK = 1 << 18
+_QUIETEST = 1e-5
+"""A peak below this is silence."""
 
 
 def maestro(root: Path, absent: Literal["refuse", "leave out"] = "refuse") -> Iterator[Row]:
@@ -124,7 +128,13 @@ def musicnet(root: Path) -> Iterator[Row]:
             )
 
 
-def folder(root: Path, name: str, licence: str = "unknown", by_folder: bool = False) -> Iterator[Row]:
+def folder(
+    root: Path,
+    name: str,
+    licence: str = "unknown",
+    by_folder: bool = False,
+    left_out: list[tuple[Path, str]] | None = None,
+) -> Iterator[Row]:
     """The rows of every recording below a folder, in alphabetical order.
 
     Parameters
@@ -137,21 +147,49 @@ def folder(root: Path, name: str, licence: str = "unknown", by_folder: bool = Fa
         Licence of everything in it.
     by_folder
         Recordings in one sub-folder (an album, a performer) share a split.
+    left_out
+        Where given, each recording is decoded, and those that are broken, silent or of one sample are left out: they
+        go into this list with the reason.
 
     Raises
     ------
     InputError
-        If it holds no recording or one can't be opened.
+        If it holds no recording, one can't be opened, or with `left_out` all are left out.
     """
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS and path.is_file())
     if not paths:
         raise InputError(f"{root} holds no recording ({', '.join(sorted(AUDIO_ENDINGS))}). Give a folder that does.")
     for path in paths:
+        fault = None if left_out is None else _fault(path)
+        if left_out is not None and fault is not None:
+            left_out.append((path, fault))
+            continue
         relative = path.relative_to(root)
         piece = relative.parent.as_posix() if by_folder and relative.parent.parts else relative.as_posix()
         work = f"{name}/{piece}"
         labels = {"title": path.stem, "folder": relative.parent.as_posix()}
         yield _row(root, path, source=name, work=work, split=split_of(work), labels=labels, licence=licence)
+    if left_out is not None and len(left_out) == len(paths):
+        path, fault = left_out[0]
+        raise InputError(f"Nothing in {root} can be used: {len(paths)} recordings, the first {path.name}: {fault}.")
+
+
+def _fault(path: Path) -> str | None:
+    """Why a recording can't be learnt from; None if it can."""
+    loudest, n_samples = 0.0, 0
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+                loudest, n_samples = max(loudest, float(abs(block).max(initial=0.0))), n_samples + len(block)
+                if not np.isfinite(block).all():
+                    return "holds samples that are NaN or infinite"
+            if n_samples < file.frames:
+                return f"ends after {n_samples} of {file.frames} samples"
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        return f"can't be read as audio ({str(error).rstrip('.').removeprefix(f'Error opening {str(path)!r}: ')})"
+    if n_samples < 2:
+        return "holds one sample" if n_samples else "holds no audio"
+    return "is silent" if loudest < _QUIETEST else None
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -225,7 +263,7 @@ def _row(
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} can't be opened as audio: {error}.") from error
+        raise InputError(f"{path} can't be opened as audio: {str(error).rstrip('.')}. Remove it.") from error
     if info.frames < 1:
         raise InputError(f"{path} holds no audio. Remove it.")
     try:

@@ -372,7 +372,7 @@ def test_transform_moves_and_stretches_axes(run, folders, tmp_path):
     assert not np.allclose(made["plain"], made["less"], atol=1e-3)
     record = json.loads((tmp_path / "less.wav.json").read_text())
     assert record["settings"]["fidelity"] == 0.5 and record["dims"] < 6
-    wrong = {("--bias", "6=1"): 3, ("--scale", "x"): 2, ("--bias", "0=nan"): 2, ("--strength", "0.3"): 3}
+    wrong = {("--bias", "6=1"): 3, ("--scale", "x"): 2, ("--bias", "0=nan"): 2, ("--strength", "0.3"): 2}
     for flags, expected in wrong.items():
         code, *_ = run("transform", tmp_path / "a.wav", tmp_path / "c.wav", "--model", folders["gaussian"], *flags)
         assert code == expected and not (tmp_path / "c.wav").exists()

@@ -278,12 +278,12 @@ def test_what_lies_between_two_clean_hits_is_no_rumble():
     [
         ({"strength": 0}, "strength = 0"),
         ({"gap": "0.01:0.02", "extend": 1}, "gap and extend are different"),
-        ({"other": "b.wav", "count": 2}, "steps_between says how many"),
+        ({"other": "b.wav", "count": 2}, "steps_between that says how many"),
         ({"other": "b.wav", "seed": 2}, "take no seed"),
         ({"other": "b.wav", "sampler": "ddim"}, "no sampler but heun"),
         ({"gap": "0.01:0.02", "strength": 0.3}, "strength is for variations, and gap"),
         ({"extend": 1, "strength": 0.5}, "strength is for variations, and extend"),
-        ({"other": "b.wav", "strength": 0.5}, "strength is for variations, and with"),
+        ({"other": "b.wav", "strength": 0.5}, "strength is for variations, and other"),
         ({"steps_between": 3}, "steps_between is for sounds between two"),
         ({"cfg_scale": 2}, "ask for a kind"),
         ({"fidelity": 0.9}, "unknown setting 'fidelity'"),
@@ -353,3 +353,33 @@ def test_the_command(tiny, sound, tmp_path, capsys):
         cli.main([str(word) for word in [*words, "--gap", "0.01:0.02"]])
     assert ended.value.code == 2
     assert "strength is for variations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--bias", "0=1"), "tiny takes no --bias. It takes: --cfg-scale, --class, --count, --extend, --gap, "),
+        (("--with", "b.wav", "--gap", "0.1:0.2"), "--with and --gap are different things to do"),
+        (("--with", "b.wav", "--count", "2"), "it is --steps-between that says how many"),
+        (("--with", "b.wav", "--strength", "0.2"), "--strength is for variations, and --with asks"),
+        (("--steps-between", "0"), "--steps-between = 0: "),
+        (("--cfg-scale", "2"), "--cfg-scale says how strictly a kind is kept to"),
+    ],
+)
+def test_errors_name_flags_as_they_are_typed(tiny, sound, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in ("transform", sound, tmp_path / "v.wav", "--model", tiny, *flags)])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_help_says_which_models_a_flag_is_for_and_its_range(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main(["transform", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "give it a codec's voice" in text
+    for words in ("(dance) variations: 0.1 hardly", "(above 0 and at most 1)", "(rave) axis=value", "(-10 to 10)"):
+        assert words in text
+    assert text.count("(dance) ") == len(vary.Settings.model_fields)
+    assert text.count("(rave) ") == 3

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, typed, with_flags
+from sfumato.cli.command import Debug, usage, with_flags
 from sfumato.cli.generate import show
+from sfumato.errors import InputError
 from sfumato.screen import progress_bar
 
-HELP = "Make something else of a sound: variations, sounds between two, a gap drawn anew, more after its end."
+HELP = "Vary a sound, or give it a codec's voice: blends, gaps and ends drawn anew (dance), timbre transfer (rave)."
 
 
 def flagged() -> Callable[..., None]:
@@ -33,6 +35,7 @@ def transform(
     settings: Mapping[str, Any],
 ) -> None:
     """Make something else of a sound."""
+    from sfumato.config import parse
     from sfumato.model import load
     from sfumato.tasks.transform import settings_of
     from sfumato.tasks.transform import transform as run
@@ -40,10 +43,31 @@ def transform(
     loaded = load(model)
     known = settings_of(loaded)
     given = {name: value for name, value in settings.items() if value is not None}
-    typed({name: value for name, value in given.items() if name in known.model_fields}, known)
+    foreign = [_flag(name) for name in given if name not in known.model_fields]
+    if foreign:
+        own = ", ".join(sorted(_flag(name) for name in known.model_fields))
+        usage(f"{loaded.name} takes no {' or '.join(foreign)}. It takes: {own}.")
+    try:
+        parse(given, known, "")
+    except InputError as error:
+        usage(_as_typed(str(error).removeprefix(": "), given, known.model_fields))
     with progress_bar() as progress:
         written = run(source, destination, loaded, given, progress)
     if written.clipped_values:
         what = f"{written.clipped_values} values lay beyond full scale and were clipped"
         sys.stderr.write(f"warning: {what}; a quieter input or gentler settings avoid it\n")
     show(written.files, written.json, as_json)
+
+
+def _flag(name: str) -> str:
+    """The flag of a setting."""
+    from sfumato.tasks.transform import FLAGS
+
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _as_typed(text: str, given: Iterable[str], known: Iterable[str]) -> str:
+    """A text with settings named as their flags: those that were given, and any whose name is no English word."""
+    for name in {*given, *(name for name in known if "_" in name)}:
+        text = re.sub(rf"(?<![\w-]){name}\b", _flag(name), text)
+    return text

@@ -21,6 +21,9 @@ NAME = "transform"
 SYSTEMS = {"dance_diffusion": "sfumato.tasks.vary", "rave": "sfumato.tasks.timbre"}
 """Name of each system that transforms sounds -> the module that says how."""
 
+KINDS = {"dance_diffusion": "dance", "rave": "rave"}
+"""What models of a system are called in the flags' help."""
+
 FLAGS = {"kind": "--class", "other": "--with"}
 """Flags that are called otherwise than their setting."""
 
@@ -75,14 +78,20 @@ def settings_of(model: Model) -> type[Settings]:
 
 
 def fields() -> dict[str, FieldInfo]:
-    """Settings of all systems by name, each None by default: which of them a model takes is known once it is loaded."""
+    """Settings of all systems by name, each None by default: which of them a model takes is known once it is loaded.
+
+    Descriptions begin with the kinds of models that take them, such as "(dance)".
+    """
+    classes = {system: _module(system).Settings.model_fields for system in SYSTEMS}
     every: dict[str, FieldInfo] = {}
-    for system in SYSTEMS:
-        for name, field in _module(system).Settings.model_fields.items():
+    for own in classes.values():
+        for name, field in own.items():
+            takers = ", ".join(KINDS[system] for system, others in classes.items() if name in others)
             standard = "" if field.default is None else f" [default: {field.default}]"
             kind: Any = Optional[field.annotation]  # noqa: UP045 (a type at run time)
-            text = f"{field.description}{standard}"
-            every.setdefault(name, FieldInfo(annotation=kind, default=None, description=text))
+            info = FieldInfo(annotation=kind, default=None, description=f"({takers}) {field.description}{standard}")
+            info.metadata = field.metadata
+            every.setdefault(name, info)
     return every
 
 

@@ -77,12 +77,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_thing(self) -> Settings:
-        wanted = {"with": self.other, "gap": self.gap, "extend": self.extend}
+        wanted = {"other": self.other, "gap": self.gap, "extend": self.extend}
         given = [name for name, value in wanted.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are different things to do: ask for one")
         if self.other is not None and self.count != 1:
-            raise ValueError("with another sound, steps_between says how many")
+            raise ValueError("with another sound, it is steps_between that says how many")
         if self.other is not None and (self.seed != 0 or self.sampler not in ("dpmpp_2m", "heun")):
             raise ValueError("sounds between two take no seed, and no sampler but heun")
         if self.strength is not None and given:

@@ -104,6 +104,13 @@ def test_bad_input_is_refused_and_nothing_written(
     assert set(Path().iterdir()) == before
 
 
+def test_a_long_recording_is_refused_before_it_is_read(tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "WIDEST", 100)  # a second makes 101 columns
+    monkeypatch.setattr(images, "draw", None)
+    with pytest.raises(InputError, match="101 columns wide, and 100 fit"):
+        images.audio_to_image(tone, tone.with_suffix(".png"), images.Settings())
+
+
 def test_a_lying_tag_is_refused(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 512))
     tags = image.getexif()

@@ -48,7 +48,7 @@ LOUDEST = 11080
 """Tag of the loudest mel amplitude, of a sound whose full scale is 32768."""
 FULL_SCALE = 32768.0
 WIDEST = 24_000
-"""Columns of a picture that is turned into sound at once: four minutes at the usual step."""
+"""Columns of a picture: four minutes at the usual step, and about a gigabyte on the way back into sound."""
 PEAK = 0.9
 """Peak of a sound whose picture doesn't say how loud it was."""
 Array = NDArray[np.float64]
@@ -262,8 +262,16 @@ def _opened(path: Path) -> Image.Image:
 def audio_to_image(source: Path, destination: Path, settings: Settings) -> Picture:
     """Draw a recording."""
     parameters = settings.parameters()
+    _check_png(destination)
     with open_recording(source) as recording:
-        picture = draw(recording.read(0, recording.info.n_samples), recording.info.sample_rate, parameters)
+        info = recording.info
+        columns = 1 + 1000 * info.n_samples // (info.sample_rate * parameters.step_ms)
+        if columns > WIDEST:
+            raise InputError(
+                f"{source} would be {columns} columns wide, and {WIDEST} fit into a picture. Cut it "
+                "(sfumato image sample-clips), or give a longer step."
+            )
+        picture = draw(recording.read(0, info.n_samples), info.sample_rate, parameters)
     write_picture(destination, picture)
     return picture
 

@@ -239,3 +239,37 @@ def _unfit(audio: NDArray[np.float32], sample_rate: int, source: Source) -> str:
     if np.abs(audio).max() < SILENT:
         return "is silent"
     return ""
+
+
+def keep_render(
+    out: Path,
+    source: str,
+    recording: str,
+    work: str,
+    rendered: NDArray[np.float32],
+    *,
+    licence: str,
+    attribution: str,
+    labels: dict[str, str],
+) -> Row:
+    """Write a render, (channels, samples) at `SAMPLE_RATE`, below `out` and append its row to the manifest there."""
+    audio, _ = standardise(rendered, SAMPLE_RATE)
+    relative = Path(source) / f"{recording}.wav"
+    write_wav(out / relative, audio)
+    row = Row(
+        source=source,
+        recording=recording,
+        work=work,
+        path=relative.as_posix(),
+        sha256=manifest.sha256_of(out / relative),
+        seconds=audio.shape[1] / SAMPLE_RATE,
+        sample_rate=SAMPLE_RATE,
+        channels=2,
+        licence=licence,
+        attribution=attribution,
+        labels=labels,
+        split=manifest.split_of(work),
+        rendered=True,
+    )
+    manifest.append(out / "manifest.jsonl", row)
+    return row

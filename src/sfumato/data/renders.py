@@ -21,9 +21,8 @@ import numpy as np
 import soundfile
 
 from sfumato.data import leaks, manifest
-from sfumato.data.build import SAMPLE_RATE, Built, Skipped, standardise, write_wav
+from sfumato.data.build import SAMPLE_RATE, Built, Skipped, keep_render
 from sfumato.data.fetch import cache_folder, fetch_source
-from sfumato.data.manifest import Row
 from sfumato.data.sources import SOUNDFONTS as PACKAGES
 from sfumato.errors import InputError, MissingExtraError
 
@@ -349,19 +348,12 @@ def build_renders(
         if arrangement == "piano":
             release_before_restriking(midi)
         for font in wanted:
-            audio, _ = standardise(synthesise(midi, font.path), SAMPLE_RATE)
-            recording = f"{'_'.join(parts)}_{font.name}"
-            relative = Path(source) / f"{recording}.wav"
-            write_wav(out / relative, audio)
-            row = Row(
-                source=source,
-                recording=recording,
-                work=work,
-                path=relative.as_posix(),
-                sha256=manifest.sha256_of(out / relative),
-                seconds=audio.shape[1] / SAMPLE_RATE,
-                sample_rate=SAMPLE_RATE,
-                channels=2,
+            row = keep_render(
+                out,
+                source,
+                f"{'_'.join(parts)}_{font.name}",
+                work,
+                synthesise(midi, font.path),
                 licence=f"score: {licence}; soundfont: {font.licence}",
                 attribution=f"{parts[0]}, encoded for the music21 corpus, rendered with {font.name}",
                 labels={
@@ -372,8 +364,5 @@ def build_renders(
                     "programs": " ".join(str(program) for program in sorted({i.program for i in midi.instruments})),
                     "notes": str(sum(len(instrument.notes) for instrument in midi.instruments)),
                 },
-                split=manifest.split_of(work),
-                rendered=True,
             )
-            manifest.append(path, row)
             yield Built(row)

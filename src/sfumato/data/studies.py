@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.data import manifest
-from sfumato.data.build import SAMPLE_RATE, Built, Skipped, standardise, write_wav
+from sfumato.data.build import SAMPLE_RATE, Built, Skipped, keep_render
 from sfumato.data.composer import Part, Study, study
 from sfumato.data.fetch import cache_folder
-from sfumato.data.manifest import Row
 from sfumato.data.order_prompts import Event, Place, write
 from sfumato.data.renders import Soundfont, humanise, release_before_restriking, soundfonts, synthesise
 from sfumato.errors import InputError, MissingExtraError
@@ -82,32 +81,22 @@ def build_studies(
         if reason:
             yield Skipped(SOURCE, recording, reason)
             continue
-        audio, _ = standardise(audio, SAMPLE_RATE)
-        relative = Path(SOURCE) / f"{recording}.wav"
-        write_wav(out / relative, audio)
-        work = f"{SOURCE}/{seed}-{number}"
-        labels = made.labels | {
-            "events": write(events_of(made)),
-            "soundfont": font.name,
-            "programs": " ".join(str(part.instrument.program) for part in made.parts),
-            "notes": str(sum(len(part.notes) for part in made.parts)),
-        }
-        row = Row(
-            source=SOURCE,
-            recording=recording,
-            work=work,
-            path=relative.as_posix(),
-            sha256=manifest.sha256_of(out / relative),
-            seconds=audio.shape[1] / SAMPLE_RATE,
-            sample_rate=SAMPLE_RATE,
-            channels=2,
+        row = keep_render(
+            out,
+            SOURCE,
+            recording,
+            f"{SOURCE}/{seed}-{number}",
+            audio,
             licence=f"score: CC0-1.0; soundfont: {font.licence}",
             attribution=f"composed by sfumato, rendered with {font.name}",
-            labels=labels,
-            split=manifest.split_of(work),
-            rendered=True,
+            labels=made.labels
+            | {
+                "events": write(events_of(made)),
+                "soundfont": font.name,
+                "programs": " ".join(str(part.instrument.program) for part in made.parts),
+                "notes": str(sum(len(part.notes) for part in made.parts)),
+            },
         )
-        manifest.append(path, row)
         yield Built(row)
 
 

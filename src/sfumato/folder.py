@@ -30,6 +30,7 @@ SYSTEMS = {
     "n_conffusion": "sfumato.systems.n_conffusion",
     "rave": "sfumato.systems.rave",
     "rave_prior": "sfumato.systems.rave_prior",
+    "riffusion": "sfumato.systems.riffusion",
     "text_audio": "sfumato.systems.text_audio",
     "uasrm": "sfumato.systems.uasrm",
 }

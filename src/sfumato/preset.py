@@ -28,6 +28,7 @@ from sfumato.data import (
     loaders,
     manifest,
     oneshots,
+    prompted,
     sampled_bounds,
     spectrograms,
 )
@@ -44,6 +45,7 @@ EXAMPLES: dict[str, Builder] = {
     "n_conffusion": sampled_bounds.examples,
     "rave": codec.examples,
     "rave_prior": latents.examples,
+    "riffusion": prompted.examples,
     "text_audio": captioned.examples,
     "uasrm": spectrograms.examples,
 }

@@ -20,6 +20,7 @@ LAYERS = (
     ("errors",),
     ("files",),
     ("config",),
+    ("wanted",),
     ("diffusion", "signal", "interval"),
     ("networks", "audio", "decoding", "decode_child", "encoding", "entropy", "folder", "journal", "processes"),
     ("model", "metrics", "checkpoint", "player"),

@@ -1,0 +1,221 @@
+"""A U-Net over complex spectrograms that reads words: bands as rows, frames as columns.
+
+The bins of a spectrogram are gathered into bands, narrow ones below and wide ones above [1]_, and a band's bins over
+two frames become one place of a picture by a matrix of its own; so phases, which turn otherwise in each bin, are read
+by the matrices, and the U-Net above [2]_ sees rows about as far apart as the ear's. Words act twice: the sentence
+modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_.
+
+References
+----------
+.. [1] Y. Luo, J. Yu, "Music source separation with band-split RNN", arXiv 2209.15174: one matrix a band.
+.. [2] J. Ho, A. Jain, P. Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020.
+.. [3] P. Dhariwal, A. Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021.
+.. [4] R. Rombach et al., "High-resolution image synthesis with latent diffusion models", CVPR 2022, section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sfumato.config import Settings
+from sfumato.wanted import FASTEST_BPM, SLOWEST_BPM, Wanted
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+FRAMES = 2
+"""Frames that one column stands for."""
+
+
+class Config(Settings):
+    """Shape of the network."""
+
+    bands: tuple[tuple[int, int], ...] = Field(
+        ((64, 2), (32, 4), (32, 8), (16, 32)), description="rows from low to high: how many, and bins of each"
+    )
+    widths: tuple[int, ...] = Field((64, 128, 192, 224), description="channels of each level, finest first")
+    attending: int = Field(2, ge=1, description="coarsest levels that attend to words and to themselves")
+    head: int = Field(32, ge=8, description="channels of a head of attention")
+    embedding: int = Field(256, ge=8, description="width of what modulates the blocks")
+    words: int = Field(384, ge=1, description="width of the sentence encoder's states")
+    keys: int = Field(25, ge=1, description="keys that can be asked for, one of them none")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.n_rows % 2 ** (len(self.widths) - 1):
+            raise ValueError(f"{self.n_rows} rows can't be halved {len(self.widths) - 1} times")
+        if self.attending > len(self.widths) or any(width % self.head for width in self.widths[-self.attending :]):
+            raise ValueError(f"levels that attend take multiples of {self.head} channels")
+        if any(width % GROUPS for width in self.widths) or self.embedding % 2:
+            raise ValueError(f"widths are multiples of {GROUPS}, and the embedding's is even")
+        return self
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the picture."""
+        return sum(rows for rows, _ in self.bands)
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of the spectrogram."""
+        return sum(rows * width for rows, width in self.bands)
+
+    @property
+    def multiple(self) -> int:
+        """Numbers of frames must be divisible by this."""
+        return int(FRAMES * 2 ** (len(self.widths) - 1))
+
+
+GROUPS = 8
+"""Groups of a normalisation."""
+
+
+class BandUNet(nn.Module):
+    """Maps ``(x, c_noise, wanted)`` to a picture ``(b, 2, n_bins, frames)``; `multiple` must divide its frames."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        widths, width = config.widths, config.embedding
+        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.1), math.log(8.0), width // 2)))
+        self.noise = nn.Linear(width, width)
+        self.sentence = nn.Linear(config.words, width)
+        self.tempo = nn.Linear(TEMPO_FEATURES, width)
+        self.key = nn.Embedding(config.keys, width)
+        self.embed = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.nothing = nn.Parameter(torch.zeros(1, 1, config.words))
+        self.into = nn.ParameterList(
+            torch.randn(rows, 2 * FRAMES * bins, widths[0]) / math.sqrt(2 * FRAMES * bins)
+            for rows, bins in config.bands
+        )
+        self.place = nn.Parameter(0.3 * torch.randn(1, widths[0], config.n_rows, 1))
+        self.down = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
+        self.up = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
+        self.coarser = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.finer = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
+        self.join = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a in widths)
+        self.last = nn.GroupNorm(GROUPS, widths[0])
+        self.out = nn.ParameterList(torch.zeros(rows, widths[0], 2 * FRAMES * bins) for rows, bins in config.bands)
+
+    def forward(self, x: Float[Tensor, "b 2 f t"], c_noise: Float[Tensor, " b"], wanted: Wanted) -> Tensor:
+        """The network's raw output, before preconditioning."""
+        angle = c_noise[:, None] * self.frequencies
+        said = self.noise(torch.cat([angle.cos(), angle.sin()], dim=1))
+        said = said + self.sentence(wanted.sentence) + self.tempo(tempo_features(wanted.bpm)) + self.key(wanted.key)
+        said = self.embed(said)
+        words = torch.cat([self.nothing.expand(len(x), -1, -1), wanted.tokens], dim=1)
+        heard = functional.pad(wanted.valid, (1, 0), value=True)[:, None, None]
+        h = (self._rows(x) + self.place).contiguous(memory_format=torch.channels_last)
+        passed = []
+        for level, blocks in enumerate(self.down):
+            h = blocks(self.coarser[level - 1](h) if level else h, said, words, heard)
+            passed.append(h)
+        for level in reversed(range(len(self.up))):
+            if level < len(self.up) - 1:
+                h = functional.interpolate(self.finer[level](h), scale_factor=2.0, mode="nearest")
+            h = self.up[level](self.join[level](torch.cat([h, passed.pop()], dim=1)), said, words, heard)
+        return self._bins(functional.silu(self.last(h)))
+
+    def _rows(self, x: Float[Tensor, "b 2 f t"]) -> Float[Tensor, "b c rows columns"]:
+        """Each band's bins over two frames, through its matrix."""
+        b, _, _, t = x.shape
+        rows, first = [], 0
+        for (count, width), matrix in zip(self.config.bands, self.into, strict=True):
+            band = x[:, :, first : first + count * width].reshape(b, 2, count, width, t // FRAMES, FRAMES)
+            patches = band.permute(2, 0, 4, 1, 3, 5).reshape(count, b * (t // FRAMES), -1)
+            rows.append(torch.bmm(patches, matrix).reshape(count, b, t // FRAMES, -1))
+            first += count * width
+        return torch.cat(rows).permute(1, 3, 0, 2)
+
+    def _bins(self, h: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b 2 f t"]:
+        """The way back."""
+        b, c, _, columns = h.shape
+        bins, first = [], 0
+        for (count, width), matrix in zip(self.config.bands, self.out, strict=True):
+            patches = h[:, :, first : first + count].permute(2, 0, 3, 1).reshape(count, b * columns, c)
+            band = torch.bmm(patches, matrix).reshape(count, b, columns, 2, width, FRAMES)
+            bins.append(band.permute(1, 3, 0, 4, 2, 5).reshape(b, 2, count * width, columns * FRAMES))
+            first += count
+        return torch.cat(bins, dim=2)
+
+
+class _Level(nn.Module):
+    """A residual block and, on coarse levels, attention to the words and to all places."""
+
+    def __init__(self, config: Config, level: int) -> None:
+        super().__init__()
+        width = config.widths[level]
+        self.block = _Block(width, config.embedding)
+        attends = level >= len(config.widths) - config.attending
+        self.attention = _Attention(width, config.head, config.words) if attends else None
+
+    def forward(self, x: Tensor, said: Tensor, words: Tensor, heard: Tensor) -> Tensor:
+        x = self.block(x, said)
+        return x if self.attention is None else self.attention(x, words, heard)
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a straight way; what is wanted scales and shifts what goes into the first."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, width)
+        self.modulate = nn.Linear(embedding, 2 * width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, said: Tensor) -> Tensor:
+        scale, shift = self.modulate(said)[:, :, None, None].chunk(2, dim=1)
+        h = functional.silu(self.norm(x) * (1 + scale) + shift)
+        out: Tensor = x + self.conv2(functional.silu(self.conv1(h)))
+        return out
+
+
+class _Attention(nn.Module):
+    """Each place looks at the word pieces and at all places, in one go."""
+
+    def __init__(self, width: int, head: int, words: int) -> None:
+        super().__init__()
+        self.head = head
+        self.norm = nn.GroupNorm(GROUPS, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.words = nn.Linear(words, 2 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, words: Tensor, heard: Tensor) -> Tensor:
+        b, c, f, t = x.shape
+        places = self.norm(x).flatten(2).transpose(1, 2)
+        q, k, v = (self._heads(part) for part in self.qkv(places).chunk(3, dim=2))
+        told = [self._heads(part) for part in self.words(words).chunk(2, dim=2)]
+        seen = functional.pad(heard, (0, k.shape[2]), value=True)
+        h = functional.scaled_dot_product_attention(
+            q, torch.cat([told[0], k], dim=2), torch.cat([told[1], v], dim=2), attn_mask=seen
+        )
+        out: Tensor = x + self.out(h.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(b, c, f, t)
+        return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(b, n, c) as (b, heads, n, head)."""
+        return x.reshape(*x.shape[:2], -1, self.head).transpose(1, 2)
+
+
+TEMPO_FEATURES = 13
+
+
+def tempo_features(bpm: Float[Tensor, " b"]) -> Float[Tensor, "b 13"]:
+    """Whether a tempo is given, and six pairs of waves of its logarithm; all 0 for none."""
+    place = (bpm.clamp(SLOWEST_BPM, FASTEST_BPM) / SLOWEST_BPM).log() / math.log(FASTEST_BPM / SLOWEST_BPM)
+    angle = math.pi * place[:, None] * 2.0 ** torch.arange(6, device=bpm.device)
+    given = (bpm > 0)[:, None].to(place.dtype)
+    return torch.cat([given, given * angle.cos(), given * angle.sin()], dim=1)

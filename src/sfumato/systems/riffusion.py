@@ -1,0 +1,148 @@
+"""Riffusion: music from words, drawn as spectrograms.
+
+The published system [1]_ is Stable Diffusion, fine-tuned on pictures of magnitudes; their phases are guessed by
+Griffin and Lim's iterations. Its pictures and their parameters are `signal.spectrogram_image`, its checkpoints run
+through `tasks.published_riffusion`. This is the small model that ships: a network that draws complex spectrograms, so
+the way to sound is one exact transform, and what is done to a place of the spectrogram is done to the sound.
+
+Where it departs from the published system:
+
+- It draws the complex numbers themselves, compressed (`signal.complex_spectrogram`), at full bandwidth; no variational
+  autoencoder stands before it.
+- It predicts v [2]_ rather than the noise, and is small (`networks.band_unet`).
+- Words come from a frozen sentence encoder (`networks.text`); tempo and key can be asked for by number, too.
+- Every band of the network weighs the same in the loss, so that the highest two octaves, half of all bins, don't take
+  half of it.
+
+References
+----------
+.. [1] S. Forsgren, H. Martiros, "Riffusion: stable diffusion for real-time music generation", riffusion.com, 2022.
+.. [2] T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv 2202.00512.
+.. [3] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sfumato.config import Settings
+from sfumato.diffusion import guide, precondition
+from sfumato.networks import band_unet
+from sfumato.signal import complex_spectrogram
+from sfumato.wanted import KEYS, Wanted, nothing
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from sfumato.diffusion.noise import BatchNoise
+    from sfumato.diffusion.precondition import Denoiser
+
+NAME = "riffusion"
+PAPER = {
+    "title": "Riffusion: Stable diffusion for real-time music generation",
+    "arxiv": "",
+    "code": "github.com/riffusion/riffusion-hobby",
+    "licence": "MIT",
+}
+TURNS = ("denoise",)
+
+
+class Config(Settings):
+    """The network, what it draws, and its noise levels."""
+
+    network: band_unet.Config = Field(band_unet.Config(), description="the U-Net over complex spectrograms")
+    sample_rate: int = Field(44100, ge=8000, le=384_000, description="sample rate, Hz")
+    n_frames: int = Field(224, ge=2, description="frames of the training window")
+    sigma_mean: float = Field(-0.3, description="mean of ln(sigma) in training; sounds have a standard deviation of 1")
+    sigma_std: float = Field(1.3, gt=0, description="standard deviation of ln(sigma) in training")
+    sigma_max: float = Field(60.0, gt=0, description="first noise level of the sampler")
+    sigma_min: float = Field(0.02, gt=0, description="last noise level above 0 of the sampler")
+    unprompted: float = Field(0.12, ge=0, le=1, description="share of items trained without what is wanted")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if self.n_frames % self.network.multiple:
+            raise ValueError(f"n_frames is {self.n_frames}, no multiple of the network's {self.network.multiple}")
+        if self.network.keys != len(KEYS):
+            raise ValueError(f"the network knows {self.network.keys} keys, there are {len(KEYS)} with none")
+        return self
+
+    @property
+    def half(self) -> int:
+        """Samples from frame to frame, and bins of a frame."""
+        return self.network.n_bins
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of a training example: a window's frames, none of which reaches beyond it."""
+        return (self.n_frames + 1) * self.half
+
+
+def build(config: Config) -> nn.Module:
+    """The network with its initial weights."""
+    return band_unet.BandUNet(config.network)
+
+
+def loss(
+    network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
+) -> dict[str, Tensor]:
+    """Mean squared error of v [2]_, every band weighing the same.
+
+    `batch` holds "audio" ``(b, n_samples)`` and the fields of `Wanted`.
+    """
+    bins = complex_spectrogram.bins(batch["audio"], config.half, ends=False)
+    clean = complex_spectrogram.picture(bins, config.sample_rate)
+    wanted = Wanted(*(batch[name] for name in ("sentence", "tokens", "valid", "bpm", "key")))
+    wanted = wanted.only(noise.uniform(2) >= config.unprompted)
+    sigma = precondition.lognormal_sigma(noise.stratified(0), config.sigma_mean, config.sigma_std).float()
+    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
+    denoised = precondition.v(network, wanted)(noisy, sigma).float()
+    squared = ((denoised - clean).square().mean(dim=(1, 3)) * band_weights(config.network).to(clean)).mean(dim=1)
+    return {
+        "total": (precondition.edm_weight(sigma, 1.0) * squared).mean(),
+        "squared": squared.mean().detach(),
+    }
+
+
+def band_weights(config: band_unet.Config) -> Float[Tensor, " n_bins"]:
+    """Weight of each bin, 1 in the mean, so that all bands weigh the same."""
+    weights = torch.cat([torch.full((rows * width,), 1 / width) for rows, width in config.bands])
+    return weights / weights.mean()
+
+
+def denoiser(
+    network: nn.Module,
+    config: Config,
+    wanted: Wanted | None = None,
+    unwanted: Wanted | None = None,
+    cfg_scale: float = 1.0,
+    interval: tuple[float, float] | None = None,
+) -> Denoiser:
+    """The denoiser of pictures ``(b, 2, half, n_frames)``.
+
+    Parameters
+    ----------
+    wanted
+        What they are to be: of one item, which holds for all, or of as many as there are pictures. None for anything.
+    unwanted
+        What guidance leads away from: a negative prompt; None for nothing in particular.
+    cfg_scale
+        Scale of the guidance [3]_; 1 is none, and needs one evaluation rather than two.
+    interval
+        Noise levels that guidance is limited to, as for `guide.cfg`.
+    """
+
+    def bound(what: Wanted | None) -> Denoiser:
+        def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+            told = nothing(len(x), config.network.words) if what is None else what
+            return precondition.v(network, told if len(told.bpm) == len(x) else told.rows(len(x)))(x, sigma)
+
+        return denoise
+
+    if wanted is None:
+        return bound(None)
+    return guide.cfg(bound(wanted), bound(unwanted), cfg_scale, interval)

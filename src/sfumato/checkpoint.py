@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from sfumato.errors import InputError, ModelError
@@ -125,8 +125,7 @@ def _resume_optimizer(optimizer: torch.optim.AdamW, prefix: str, saved: Mapping[
 def _check_same(folder: Path, metadata: Mapping[str, str], identity: Identity) -> None:
     """Refuse a checkpoint of another training; KeyError or ValueError if it is none at all."""
     before, now = json.loads(metadata["settings"]), identity.settings.model_dump(mode="json")
-    config = identity.config.model_dump(mode="json")
-    if metadata["system"] != identity.system or json.loads(metadata["config"]) != config:
+    if metadata["system"] != identity.system or not _same_config(metadata["config"], identity.config):
         raise InputError(f"{folder} holds a training of another configuration. Choose another folder.")
     for key, value in now.items():
         if key not in identity.may_change and before.get(key) != value:
@@ -134,3 +133,11 @@ def _check_same(folder: Path, metadata: Mapping[str, str], identity: Identity) -
                 f"{folder} holds a training with {key} = {before.get(key)}, now {key} = {value}. "
                 "Keep it or choose another folder."
             )
+
+
+def _same_config(before: str, now: BaseModel) -> bool:
+    """Whether a configuration that was written as JSON is this one; keys that weren't there yet had their defaults."""
+    try:
+        return type(now).model_validate_json(before) == now
+    except ValidationError:
+        return False

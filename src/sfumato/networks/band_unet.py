@@ -3,7 +3,9 @@
 The bins of a spectrogram are gathered into bands, narrow ones below and wide ones above [1]_, and a band's bins over
 two frames become one place of a picture by a matrix of its own; so phases, which turn otherwise in each bin, are read
 by the matrices, and the U-Net above [2]_ sees rows about as far apart as the ear's. Words act twice: the sentence
-modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_.
+modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_. A second picture
+of the same bins and frames may be given beside the noisy one, such as the levels that a sound is to have. Pictures of
+other kinds, such as latents, are drawn by the same network: a band of one bin is a row.
 
 References
 ----------
@@ -11,6 +13,7 @@ References
 .. [2] J. Ho, A. Jain, P. Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020.
 .. [3] P. Dhariwal, A. Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021.
 .. [4] R. Rombach et al., "High-resolution image synthesis with latent diffusion models", CVPR 2022, section 3.3.
+.. [5] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.config import Settings
-from sfumato.wanted import FASTEST_BPM, SLOWEST_BPM, Wanted
+from sfumato.diffusion import guide, precondition
+from sfumato.wanted import FASTEST_BPM, SLOWEST_BPM, Wanted, nothing
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-FRAMES = 2
-"""Frames that one column stands for."""
+    from sfumato.diffusion.precondition import Denoiser
 
 
 class Config(Settings):
@@ -46,6 +49,9 @@ class Config(Settings):
     embedding: int = Field(256, ge=8, description="width of what modulates the blocks")
     words: int = Field(384, ge=1, description="width of the sentence encoder's states")
     keys: int = Field(25, ge=1, description="keys that can be asked for, one of them none")
+    channels: int = Field(2, ge=1, description="channels of the picture: a complex spectrogram's are 2")
+    frames: int = Field(2, ge=1, description="frames that one column stands for")
+    given: int = Field(0, ge=0, description="channels of the picture that is given beside the noisy one; 0 for none")
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -70,7 +76,7 @@ class Config(Settings):
     @property
     def multiple(self) -> int:
         """Numbers of frames must be divisible by this."""
-        return int(FRAMES * 2 ** (len(self.widths) - 1))
+        return int(self.frames * 2 ** (len(self.widths) - 1))
 
 
 GROUPS = 8
@@ -78,7 +84,7 @@ GROUPS = 8
 
 
 class BandUNet(nn.Module):
-    """Maps ``(x, c_noise, wanted)`` to a picture ``(b, 2, n_bins, frames)``; `multiple` must divide its frames."""
+    """Maps ``(x, c_noise, wanted)`` to a picture ``(b, channels, n_bins, t)``; `multiple` must divide its t frames."""
 
     frequencies: Tensor
 
@@ -93,10 +99,7 @@ class BandUNet(nn.Module):
         self.key = nn.Embedding(config.keys, width)
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.nothing = nn.Parameter(torch.zeros(1, 1, config.words))
-        self.into = nn.ParameterList(
-            torch.randn(rows, 2 * FRAMES * bins, widths[0]) / math.sqrt(2 * FRAMES * bins)
-            for rows, bins in config.bands
-        )
+        self.into = _matrices(config, config.channels)
         self.place = nn.Parameter(0.3 * torch.randn(1, widths[0], config.n_rows, 1))
         self.down = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
         self.up = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
@@ -104,17 +107,28 @@ class BandUNet(nn.Module):
         self.finer = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a in widths)
         self.last = nn.GroupNorm(GROUPS, widths[0])
-        self.out = nn.ParameterList(torch.zeros(rows, widths[0], 2 * FRAMES * bins) for rows, bins in config.bands)
+        place = config.channels * config.frames
+        self.out = nn.ParameterList(torch.zeros(rows, widths[0], place * bins) for rows, bins in config.bands)
+        self.beside = _matrices(config, config.given) if config.given else None
 
-    def forward(self, x: Float[Tensor, "b 2 f t"], c_noise: Float[Tensor, " b"], wanted: Wanted) -> Tensor:
-        """The network's raw output, before preconditioning."""
+    def forward(
+        self,
+        x: Float[Tensor, "b c f t"],
+        c_noise: Float[Tensor, " b"],
+        wanted: Wanted,
+        given: Float[Tensor, "b g f t"] | None = None,
+    ) -> Tensor:
+        """The network's raw output, before preconditioning; `given` stands beside `x`, if the network takes it."""
         angle = c_noise[:, None] * self.frequencies
         said = self.noise(torch.cat([angle.cos(), angle.sin()], dim=1))
         said = said + self.sentence(wanted.sentence) + self.tempo(tempo_features(wanted.bpm)) + self.key(wanted.key)
         said = self.embed(said)
         words = torch.cat([self.nothing.expand(len(x), -1, -1), wanted.tokens], dim=1)
         heard = functional.pad(wanted.valid, (1, 0), value=True)[:, None, None]
-        h = (self._rows(x) + self.place).contiguous(memory_format=torch.channels_last)
+        rows = self._rows(x, self.into)
+        if self.beside is not None and given is not None:
+            rows = rows + self._rows(given, self.beside)
+        h = (rows + self.place).contiguous(memory_format=torch.channels_last)
         passed = []
         for level, blocks in enumerate(self.down):
             h = blocks(self.coarser[level - 1](h) if level else h, said, words, heard)
@@ -125,27 +139,36 @@ class BandUNet(nn.Module):
             h = self.up[level](self.join[level](torch.cat([h, passed.pop()], dim=1)), said, words, heard)
         return self._bins(functional.silu(self.last(h)))
 
-    def _rows(self, x: Float[Tensor, "b 2 f t"]) -> Float[Tensor, "b c rows columns"]:
-        """Each band's bins over two frames, through its matrix."""
-        b, _, _, t = x.shape
-        rows, first = [], 0
-        for (count, width), matrix in zip(self.config.bands, self.into, strict=True):
-            band = x[:, :, first : first + count * width].reshape(b, 2, count, width, t // FRAMES, FRAMES)
-            patches = band.permute(2, 0, 4, 1, 3, 5).reshape(count, b * (t // FRAMES), -1)
-            rows.append(torch.bmm(patches, matrix).reshape(count, b, t // FRAMES, -1))
+    def _rows(self, x: Float[Tensor, "b k f t"], matrices: nn.ParameterList) -> Float[Tensor, "b c rows columns"]:
+        """Each band's bins over a column's frames, through its matrix."""
+        b, k, _, t = x.shape
+        rows, first, frames = [], 0, self.config.frames
+        for (count, width), matrix in zip(self.config.bands, matrices, strict=True):
+            band = x[:, :, first : first + count * width].reshape(b, k, count, width, t // frames, frames)
+            patches = band.permute(2, 0, 4, 1, 3, 5).reshape(count, b * (t // frames), -1)
+            rows.append(torch.bmm(patches, matrix).reshape(count, b, t // frames, -1))
             first += count * width
         return torch.cat(rows).permute(1, 3, 0, 2)
 
-    def _bins(self, h: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b 2 f t"]:
+    def _bins(self, h: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b k f t"]:
         """The way back."""
         b, c, _, columns = h.shape
+        k, frames = self.config.channels, self.config.frames
         bins, first = [], 0
         for (count, width), matrix in zip(self.config.bands, self.out, strict=True):
             patches = h[:, :, first : first + count].permute(2, 0, 3, 1).reshape(count, b * columns, c)
-            band = torch.bmm(patches, matrix).reshape(count, b, columns, 2, width, FRAMES)
-            bins.append(band.permute(1, 3, 0, 4, 2, 5).reshape(b, 2, count * width, columns * FRAMES))
+            band = torch.bmm(patches, matrix).reshape(count, b, columns, k, width, frames)
+            bins.append(band.permute(1, 3, 0, 4, 2, 5).reshape(b, k, count * width, columns * frames))
             first += count
         return torch.cat(bins, dim=2)
+
+
+def _matrices(config: Config, channels: int) -> nn.ParameterList:
+    """One matrix per row, from a picture's places to the finest level's channels."""
+    place = channels * config.frames
+    return nn.ParameterList(
+        torch.randn(rows, place * bins, config.widths[0]) / math.sqrt(place * bins) for rows, bins in config.bands
+    )
 
 
 class _Level(nn.Module):
@@ -219,3 +242,45 @@ def tempo_features(bpm: Float[Tensor, " b"]) -> Float[Tensor, "b 13"]:
     angle = math.pi * place[:, None] * 2.0 ** torch.arange(6, device=bpm.device)
     given = (bpm > 0)[:, None].to(place.dtype)
     return torch.cat([given, given * angle.cos(), given * angle.sin()], dim=1)
+
+
+def band_weights(config: Config) -> Float[Tensor, " n_bins"]:
+    """Weight of each bin in a loss, 1 in the mean, so that all rows weigh the same."""
+    weights = torch.cat([torch.full((rows * width,), 1 / width) for rows, width in config.bands])
+    return weights / weights.mean()
+
+
+def denoiser(
+    network: nn.Module,
+    words: int,
+    wanted: Wanted | None = None,
+    unwanted: Wanted | None = None,
+    cfg_scale: float = 1.0,
+    interval: tuple[float, float] | None = None,
+) -> Denoiser:
+    """The denoiser of pictures ``(b, channels, n_bins, t)`` by a `BandUNet` that predicts v.
+
+    Parameters
+    ----------
+    words
+        Width of the sentence encoder's states.
+    wanted
+        What they are to be: of one item, which holds for all, or of as many as there are pictures. None for anything.
+    unwanted
+        What guidance leads away from: a negative prompt; None for nothing in particular.
+    cfg_scale
+        Scale of the guidance [5]_; 1 is none, and needs one evaluation rather than two.
+    interval
+        Noise levels that guidance is limited to, as for `guide.cfg`.
+    """
+
+    def bound(what: Wanted | None) -> Denoiser:
+        def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+            told = nothing(len(x), words) if what is None else what
+            return precondition.v(network, told if len(told.bpm) == len(x) else told.rows(len(x)))(x, sigma)
+
+        return denoise
+
+    if wanted is None:
+        return bound(None)
+    return guide.cfg(bound(wanted), bound(unwanted), cfg_scale, interval)

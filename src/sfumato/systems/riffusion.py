@@ -25,19 +25,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sfumato.config import Settings
-from sfumato.diffusion import guide, precondition
+from sfumato.diffusion import precondition
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
-from sfumato.wanted import KEYS, Wanted, nothing
+from sfumato.wanted import KEYS, Wanted
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from sfumato.diffusion.noise import BatchNoise
     from sfumato.diffusion.precondition import Denoiser
 
@@ -61,12 +58,19 @@ class Config(Settings):
     sigma_std: float = Field(1.3, gt=0, description="standard deviation of ln(sigma) in training")
     sigma_max: float = Field(60.0, gt=0, description="first noise level of the sampler")
     sigma_min: float = Field(0.02, gt=0, description="last noise level above 0 of the sampler")
+    strength: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0),
+        min_length=2,
+        description="noise levels at which places of strengths even from 0 to 1 are let go (docs/everyday.md)",
+    )
     unprompted: float = Field(0.12, ge=0, le=1, description="share of items trained without what is wanted")
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
         if self.n_frames % self.network.multiple:
             raise ValueError(f"n_frames is {self.n_frames}, no multiple of the network's {self.network.multiple}")
+        if min(self.strength) <= 0 or sorted(set(self.strength)) != list(self.strength):
+            raise ValueError("strength takes noise levels that rise")
         if self.network.keys != len(KEYS):
             raise ValueError(f"the network knows {self.network.keys} keys, there are {len(KEYS)} with none")
         return self
@@ -101,17 +105,12 @@ def loss(
     sigma = precondition.lognormal_sigma(noise.stratified(0), config.sigma_mean, config.sigma_std).float()
     noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
     denoised = precondition.v(network, wanted)(noisy, sigma).float()
-    squared = ((denoised - clean).square().mean(dim=(1, 3)) * band_weights(config.network).to(clean)).mean(dim=1)
+    weights = band_unet.band_weights(config.network).to(clean)
+    squared = ((denoised - clean).square().mean(dim=(1, 3)) * weights).mean(dim=1)
     return {
         "total": (precondition.edm_weight(sigma, 1.0) * squared).mean(),
         "squared": squared.mean().detach(),
     }
-
-
-def band_weights(config: band_unet.Config) -> Float[Tensor, " n_bins"]:
-    """Weight of each bin, 1 in the mean, so that all bands weigh the same."""
-    weights = torch.cat([torch.full((rows * width,), 1 / width) for rows, width in config.bands])
-    return weights / weights.mean()
 
 
 def denoiser(
@@ -135,14 +134,4 @@ def denoiser(
     interval
         Noise levels that guidance is limited to, as for `guide.cfg`.
     """
-
-    def bound(what: Wanted | None) -> Denoiser:
-        def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
-            told = nothing(len(x), config.network.words) if what is None else what
-            return precondition.v(network, told if len(told.bpm) == len(x) else told.rows(len(x)))(x, sigma)
-
-        return denoise
-
-    if wanted is None:
-        return bound(None)
-    return guide.cfg(bound(wanted), bound(unwanted), cfg_scale, interval)
+    return band_unet.denoiser(network, config.network.words, wanted, unwanted, cfg_scale, interval)

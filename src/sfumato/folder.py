@@ -27,6 +27,8 @@ SYSTEMS = {
     "cqtdiff": "sfumato.systems.cqtdiff",
     "dance_diffusion": "sfumato.systems.dance_diffusion",
     "fill_detector": "sfumato.systems.fill_detector",
+    "mel_vae": "sfumato.systems.mel_vae",
+    "mel_vocoder": "sfumato.systems.mel_vocoder",
     "n_conffusion": "sfumato.systems.n_conffusion",
     "rave": "sfumato.systems.rave",
     "rave_prior": "sfumato.systems.rave_prior",

@@ -31,6 +31,7 @@ from sfumato.data import (
     prompted,
     sampled_bounds,
     spectrograms,
+    unprompted,
 )
 from sfumato.data.examples import Builder, DataSettings, Progress
 from sfumato.data.manifest import Row, Split
@@ -42,6 +43,8 @@ EXAMPLES: dict[str, Builder] = {
     "conffusion": inpainting.examples,
     "dance_diffusion": oneshots.examples,
     "fill_detector": fill_traces.examples,
+    "mel_vae": unprompted.examples,
+    "mel_vocoder": unprompted.examples,
     "n_conffusion": sampled_bounds.examples,
     "rave": codec.examples,
     "rave_prior": latents.examples,

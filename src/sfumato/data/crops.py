@@ -81,26 +81,11 @@ class Crops:
         audio = np.zeros((self.channels, self.n_samples), np.float32)
         for attempt in range(ATTEMPTS):
             row, start = self.place(seed, step, item, attempt)
-            audio = self._read(row, start)
+            audio = crop(row, self.root, start, self.n_samples, self.channels, self.sample_rate)
             level = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
             if level > 10 ** (QUIETEST_DB / 20):
                 return audio * np.float32(self._gain(level, float(np.abs(audio).max()), seed, step, item))
         return audio
-
-    def _read(self, row: Row, start: int) -> NDArray[np.float32]:
-        """The crop from sample `start` at the crops' own rate on."""
-        stop = start + self.n_samples
-        if self.sample_rate in (None, row.sample_rate):
-            return read(self.root / row.path, start, stop, self.channels)
-        ratio = row.sample_rate / self.sample_rate
-        length = int(row.seconds * row.sample_rate + 0.5)
-        grid = row.sample_rate // math.gcd(row.sample_rate, self.sample_rate)  # here both rates have a sample
-        first = max(0, (int(start * ratio) - MARGIN) // grid * grid)
-        audio = read(self.root / row.path, first, min(length, int(stop * ratio) + MARGIN), self.channels)
-        made = soxr.resample(audio.T, row.sample_rate, self.sample_rate).T.astype(np.float32)
-        begin = round(start - first / ratio)
-        crop = made[:, begin : begin + self.n_samples]
-        return np.pad(crop, ((0, 0), (0, self.n_samples - crop.shape[1])))
 
     def _gain(self, level: float, peak: float, seed: int, step: int, item: int) -> float:
         """What brings a crop of this level and peak to the level that its number draws."""
@@ -114,6 +99,27 @@ class Crops:
         """Items [rank, rank + 1) · size / world of a step's `size` crops, as {"clean": (items, channels, samples)}."""
         crops = [self.crop(seed, step, item) for item in share(size, rank, world)]
         return {"clean": torch.from_numpy(np.stack(crops))}
+
+
+def crop(
+    row: Row, root: Path, start: int, n_samples: int, channels: int, sample_rate: int | None = None
+) -> NDArray[np.float32]:
+    """Samples [start, start + n_samples) of a recording at `sample_rate`, as (channels, n_samples).
+
+    Only what is needed is read and resampled; None is the recording's own rate.
+    """
+    stop = start + n_samples
+    if sample_rate in (None, row.sample_rate):
+        return read(root / row.path, start, stop, channels)
+    ratio = row.sample_rate / sample_rate
+    length = int(row.seconds * row.sample_rate + 0.5)
+    grid = row.sample_rate // math.gcd(row.sample_rate, sample_rate)  # here both rates have a sample
+    first = max(0, (int(start * ratio) - MARGIN) // grid * grid)
+    audio = read(root / row.path, first, min(length, int(stop * ratio) + MARGIN), channels)
+    made = soxr.resample(audio.T, row.sample_rate, sample_rate).T.astype(np.float32)
+    begin = round(start - first / ratio)
+    wanted = made[:, begin : begin + n_samples]
+    return np.pad(wanted, ((0, 0), (0, n_samples - wanted.shape[1])))
 
 
 def read(path: Path, start: int, stop: int, channels: int) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Sounds with prompts: what a generator of music is trained on, each item a pure function of (seed, step, item).
 
-A recording longer than a window gives crops; what its caption says of times is put in terms of the crop. Shorter sounds
-are mixed and sequenced (`data.mixing`), so that the caption says what is heard when. Levels are evened out, as a
-generator is never asked for one.
+A recording longer than a window gives crops, resampled where its rate is another one; what its caption says of times is
+put in terms of the crop. Shorter sounds are mixed and sequenced (`data.mixing`), so that the caption says what is heard
+when. Levels are evened out, as a generator is never asked for one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sfumato.data import caption_file, mixing
 from sfumato.data.caption_file import Caption, CaptionPart
 from sfumato.data.captioned import described
 from sfumato.data.captions import name_of
-from sfumato.data.crops import read
+from sfumato.data.crops import crop
 from sfumato.data.examples import share
 from sfumato.data.manifest import Row, Split
 from sfumato.data.oneshots import read_sound
@@ -125,8 +125,8 @@ class Prompted:
             return (*self._mixture(choose), 0.0, 0)
         number = int(choose.integers(len(self.long)))
         row, captions = self.long[number], self.captions[number]
-        first = int(choose.integers(int(row.seconds * row.sample_rate) - self.n_samples + 1))
-        audio = read(self.root / row.path, first, first + self.n_samples, 1)[0]
+        first = int(choose.integers(int(row.seconds * self.sample_rate) - self.n_samples + 1))
+        audio = crop(row, self.root, first, self.n_samples, 1, self.sample_rate)[0]
         span = first / self.sample_rate, (first + self.n_samples) / self.sample_rate
         bpm = float(row.labels.get("tempo", 0) or 0)
         return audio, said_of(captions, span, choose), bpm, key_of(row)
@@ -200,7 +200,7 @@ def examples(
     Raises
     ------
     InputError
-        There is no sound to be heard, or a long recording has another sample rate.
+        There is no sound to be heard.
     """
     rate, n = config.sample_rate, config.n_samples  # type: ignore[attr-defined]
     path = root / caption_file.NAME
@@ -210,8 +210,6 @@ def examples(
         progress(number, len(rows), "reading sounds")
         own = given.get(name_of(row)) or [Caption(recording=name_of(row), caption=said) for said in described(row)]
         if row.seconds * rate >= n + 1:
-            if row.sample_rate != rate:
-                raise InputError(f"{row.path} has a rate of {row.sample_rate} Hz. Build its source at {rate} Hz.")
             long.append(row)
             captions.append(own)
             continue

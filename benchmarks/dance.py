@@ -36,10 +36,10 @@ from sfumato.metrics.embedders import embedder
 from sfumato.metrics.envelope_bands import envelope_bands
 from sfumato.metrics.frechet import frechet_distance, gaussian
 from sfumato.metrics.kernel_distance import kernel_distance
-from sfumato.model import Card, Model, digest
+from sfumato.model import Card, Model, digest, load
 from sfumato.systems import dance_diffusion
 from sfumato.tasks import vary
-from sfumato.tasks.generate import Settings, draws, generate, levels, load_generator
+from sfumato.tasks.draw import Settings, levels, takes
 
 EVALUATIONS = (4, 8, 16, 32, 100)
 SAMPLERS = {"dpmpp_2m": "karras", "dpmpp_2m_sde": "karras", "heun": "karras", "ddim": "crash", "iplms": "crash"}
@@ -115,7 +115,7 @@ def matched(rng: np.random.Generator, labels: list[int], among: list[int]) -> li
 
 def quality(options: argparse.Namespace) -> dict[str, Any]:
     """Distances to held-out sounds for each sampler and number of evaluations, between floor and ceiling."""
-    model = load_generator(options.model)
+    model = load(options.model)
     rate = model.config.sample_rate
     held, labels, _ = windows(model, options.data, "test")
     train, train_labels, _ = windows(model, options.data, "train")
@@ -180,7 +180,7 @@ def nearest(sounds: np.ndarray, train: np.ndarray, rate: int) -> tuple[np.ndarra
 
 def audit(options: argparse.Namespace) -> dict[str, Any]:
     """How close generated sounds come to training sounds, beside how close held-out ones come."""
-    model = load_generator(options.model)
+    model = load(options.model)
     rate = model.config.sample_rate
     held, labels, _ = windows(model, options.data, "test")
     train, _, _ = windows(model, options.data, "train")
@@ -217,10 +217,10 @@ def loops(options: argparse.Namespace) -> dict[str, Any]:
     """Where the seam of a loop lies among its other places; as a check, that of a sound that isn't a loop."""
     count, bpm = LOOPS
     result: dict[str, Any] = {"bpm": bpm}
-    loop = Settings(model=options.model, loop=True, bpm=bpm, count=count, seed=3)
-    straight = Settings(model=options.model, seconds=4 * 60 / bpm, count=count, seed=3)
+    loop = Settings(loop=True, bpm=bpm, count=count, seed=3)
+    straight = Settings(seconds=4 * 60 / bpm, count=count, seed=3)
     for name, settings in (("loops", loop), ("sounds of that length", straight)):
-        both = np.array([percentile_of_the_wrap(take.audio[0]) for take in generate(settings)])
+        both = np.array([percentile_of_the_wrap(take.audio[0]) for take in takes(load(options.model), settings)])
         result[name] = {"jump": both[:, 0].tolist(), "flux": both[:, 1].tolist()}
     return result
 
@@ -229,7 +229,7 @@ def strength(options: argparse.Namespace) -> dict[str, Any]:
     """Distance of variations from their source over strength, with the same noise at every strength."""
     from scipy.stats import spearmanr
 
-    model = load_generator(options.model)
+    model = load(options.model)
     rate = model.config.sample_rate
     held, _, names = windows(model, options.data, "test")
     chosen = np.random.default_rng(2).permutation(len(held))[:10]
@@ -249,7 +249,7 @@ def strength(options: argparse.Namespace) -> dict[str, Any]:
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of audio per second on the clock and per second of one processor, and how busy the machine was."""
-    model, result = load_generator(options.model), {}
+    model, result = load(options.model), {}
     for threads in options.threads:
         torch.set_num_threads(threads)
         for name, settings in (
@@ -257,9 +257,9 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
             ("10 s", Settings(seconds=10.0)),
             ("loop, 2 bars at 96", Settings(loop=True, bpm=96, bars=2)),
         ):
-            list(draws(model, settings.model_copy(update={"steps": 1}), lambda *_: None))
+            list(takes(model, settings.model_copy(update={"steps": 1}), lambda *_: None))
             began, busy = time.perf_counter(), time.process_time()
-            made = sum(take.audio.shape[1] for take in draws(model, settings, lambda *_: None))
+            made = sum(take.audio.shape[1] for take in takes(model, settings, lambda *_: None))
             took, worked = time.perf_counter() - began, time.process_time() - busy
             seconds = made / model.config.sample_rate
             row = [seconds / took, seconds / worked, os.getloadavg()[0] / (os.cpu_count() or 1)]
@@ -276,16 +276,16 @@ def picture(options: argparse.Namespace) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    model = load_generator(options.model)
+    model = load(options.model)
     rate = model.config.sample_rate
     kinds = ("kick", "snare", "tom", "hat", "cymbal")
-    sounds = [next(iter(generate(Settings(model=options.model, kind=k, seed=7)))).audio[0] for k in kinds]
+    sounds = [next(takes(load(options.model), Settings(kind=k, seed=7))).audio[0] for k in kinds]
     clip = vary.clip_of(sounds[1][None], rate, model.config)
     varied = []
     for value in (0.1, 0.3, 0.5, 0.7, 0.9):
         settings = vary.Settings(strength=value, seed=7)
         varied.append(next(iter(vary.variations(model, clip, settings, lambda *_: None))).audio[0])
-    loop = next(iter(generate(Settings(model=options.model, loop=True, bpm=120, seed=7)))).audio[0]
+    loop = next(takes(load(options.model), Settings(loop=True, bpm=120, seed=7))).audio[0]
     figure, axes = plt.subplots(3, 5, figsize=(13, 7), layout="constrained", height_ratios=(1, 1, 0.8))
     for row, (sounds_of_row, names) in enumerate(
         ((sounds, kinds), (varied, [f"the snare, strength {s}" for s in (0.1, 0.3, 0.5, 0.7, 0.9)]))
@@ -364,7 +364,7 @@ def main() -> None:
         picture(options)
     else:
         options.out.mkdir(parents=True, exist_ok=True)
-        found = PARTS[options.part](options) | {"model": identity(load_generator(options.model))}
+        found = PARTS[options.part](options) | {"model": identity(load(options.model))}
         (options.out / f"{options.part}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -45,7 +45,7 @@ def sounds(options: argparse.Namespace) -> dict[str, tuple[str, Array, int]]:
     found["rave-transfer-original"] = "orchestra, the demo recording", demo, piano.recipe.sample_rate
     found["rave-transfer-piano"] = "through rave-piano", through(piano, demo), piano.recipe.sample_rate
     found["rave-transfer-drums"] = "through rave-drums", through(drums, demo), drums.recipe.sample_rate
-    take = next(iter(generate(options.prior_settings)))
+    take = next(generate("rave-piano-prior", options.prior_settings))
     found["rave-prior"] = "drawn by rave-piano-prior", take.audio[0], take.sample_rate
     return found
 
@@ -55,14 +55,12 @@ def main() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from sfumato.tasks.generate import Settings
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--piano", type=Path, required=True, help="folder of piano renders")
     parser.add_argument("--drums", type=Path, required=True, help="folder of one-shots and loops")
     parser.add_argument("--loop", default="loop_tabla", help="part of the name of the loop to use")
     options = parser.parse_args()
-    options.prior_settings = Settings(model="rave-piano-prior", seconds=SECONDS, seed=7)
+    options.prior_settings = {"seconds": SECONDS, "seed": 7}
     made = sounds(options)
     (DOCS / "sounds").mkdir(exist_ok=True)
     figure = Figure(figsize=(13, 5.6), layout="constrained")

@@ -15,7 +15,7 @@ from sfumato.diffusion import precondition
 from sfumato.errors import InputError, ModelError
 from sfumato.model import load
 from sfumato.systems import dance_diffusion
-from sfumato.tasks.generate import Settings, generate
+from sfumato.tasks.generate import generate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "equivalence"))
 from test_dance_unet import GOLDEN, golden_weights, theirs
@@ -73,7 +73,7 @@ def test_a_pipeline_s_folder_becomes_a_model_that_draws(pipeline, tmp_path):
     v = upstream(alpha * x, time).sample  # their state is ours times alpha; theirs guesses clean as alpha x - sigma v
     clean = dance_diffusion.denoiser(model.network, model.config)(x, sigma)
     torch.testing.assert_close(clean, alpha * alpha * x - level * v, rtol=1e-4, atol=1e-5)
-    take = next(generate(Settings(model=str(tmp_path / "out"), steps=2, sampler="iplms", grid="crash", seconds=0.05)))
+    take = next(generate(tmp_path / "out", {"steps": 2, "sampler": "iplms", "grid": "crash", "seconds": 0.05}))
     assert take.audio.shape == (2, 800)
 
 

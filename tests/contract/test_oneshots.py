@@ -11,7 +11,7 @@ from sfumato.data import examples, manifest, oneshots
 from sfumato.errors import InputError
 from sfumato.model import load
 from sfumato.systems.dance_diffusion import ANYWHERE, KINDS, START, Config
-from sfumato.tasks.generate import Settings, generate
+from sfumato.tasks.generate import generate
 
 CONFIG = tiny_dance.CONFIG
 RATE = CONFIG.sample_rate
@@ -173,7 +173,7 @@ def test_the_tiny_preset_trains_draws_and_is_fine_tuned(tmp_path):
     assert (tmp_path / "run" / "demos" / "00000004.wav").is_file()
     model = load(tmp_path / "run")
     assert model.card.sample_rate == 8000
-    take = next(generate(Settings(model=str(tmp_path / "run"), steps=2, kind="kick")))
+    take = next(generate(tmp_path / "run", {"steps": 2, "kind": "kick"}))
     assert take.audio.shape == (1, 1024)
     tuned = preset.load("dance-tiny", ["train.steps=1", f"train.start_from={tmp_path / 'run' / 'model'}"])
     preset.train(tuned, data, tmp_path / "tuned")

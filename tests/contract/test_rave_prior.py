@@ -10,7 +10,7 @@ from sfumato import player, preset
 from sfumato.data import latents, loaders, manifest
 from sfumato.errors import InputError, ModelError
 from sfumato.systems import rave, rave_prior
-from sfumato.tasks import generate
+from sfumato.tasks import draw, generate
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +101,11 @@ def prior(home):
 
 
 def test_sounds_have_their_length_and_depend_on_seed_and_item_alone(prior):
-    asked = generate.Settings(model=str(prior), seconds=0.5, count=2, steps=2, seed=3)
-    two = list(generate.generate(asked))
+    asked = {"seconds": 0.5, "count": 2, "steps": 2, "seed": 3}
+    two = list(generate.generate(prior, asked))
     assert [one.audio.shape for one in two] == [(1, 22050)] * 2
     assert not np.array_equal(two[0].audio, two[1].audio)
-    alone = next(generate.generate(asked.model_copy(update={"count": 1})))
+    alone = next(generate.generate(prior, asked | {"count": 1}))
     assert np.array_equal(alone.audio, two[0].audio)
     assert np.isfinite(two[0].audio).all() and two[0].audio.std() > 0
 
@@ -114,7 +114,7 @@ def drawn(prior, **changes):
     """The first sound of the prior with another configuration."""
     made = models.load(prior)
     changed = models.Model("prior", made.system, made.config.model_copy(update=changes), made.network, made.card)
-    return next(generate.draws(changed, generate.Settings(model="x", seconds=0.1, steps=1), lambda *_: None))
+    return next(draw.takes(changed, draw.Settings(seconds=0.1, steps=1)))
 
 
 def test_a_prior_draws_for_its_own_codec_alone(home, prior, tmp_path):
@@ -148,7 +148,7 @@ def test_a_shipped_codec_is_bound_by_its_name():
 def test_loops_and_kinds_are_refused(prior):
     for extra in ({"loop": True}, {"kind": "kick"}):
         with pytest.raises(InputError, match="knows no loops, kinds"):
-            next(generate.generate(generate.Settings(model=str(prior), seconds=0.5, steps=2, **extra)))
+            next(generate.generate(prior, {"seconds": 0.5, "steps": 2} | extra))
 
 
 def test_recordings_of_unstated_licence_are_left_out_where_the_preset_says_so(home, tmp_path):

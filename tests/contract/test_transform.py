@@ -15,8 +15,8 @@ from sfumato.errors import InputError
 from sfumato.model import load
 from sfumato.systems import dance_diffusion
 from sfumato.tasks import vary
-from sfumato.tasks.generate import denoiser, levels
-from sfumato.tasks.transform import FLAGS, fields, transform
+from sfumato.tasks.draw import denoiser, levels
+from sfumato.tasks.transform import WAYS, transform
 
 RATE = 8000
 
@@ -327,10 +327,10 @@ def test_models_of_other_systems_transform_nothing(sound, tmp_path):
 
 
 def test_every_setting_is_a_flag_and_what_is_not_given_is_the_model_s_own():
-    every = fields()
+    every = WAYS.fields()
     assert set(vary.Settings.model_fields) <= set(every)
     assert all(field.default is None for field in every.values())
-    assert set(FLAGS) <= set(every)
+    assert set(WAYS.flags) <= set(every)
     assert parse({}, vary.Settings, "here") == vary.Settings()
 
 
@@ -378,8 +378,8 @@ def test_the_help_says_which_models_a_flag_is_for_and_its_range(capsys, monkeypa
     with pytest.raises(SystemExit):
         cli.main(["transform", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "give it a codec's voice" in text
-    for words in ("(dance) variations: 0.1 hardly", "(above 0 and at most 1)", "(rave) axis=value", "(-10 to 10)"):
+    assert "timbre transfer (rave)" in text
+    for words in ("(dance, riffusion) variations: 0.1 hardly", "(above 0 and at most 1)", "(rave) axis=value", "(-10 to 10)"):
         assert words in text
-    assert text.count("(dance) ") == len(vary.Settings.model_fields)
+    assert text.count("(dance) ") + text.count("(dance, riffusion) ") == len(vary.Settings.model_fields)
     assert text.count("(rave) ") == 3

@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, typed, with_flags
+from sfumato.cli.by_system import given
+from sfumato.cli.command import Debug, with_flags
 from sfumato.screen import progress_bar, say
 
-HELP = "Draw new sounds: one-shots, longer ones, or loops that are as long as their bars to the sample."
+if TYPE_CHECKING:
+    from sfumato.tasks.takes import Written
+
+HELP = "Draw new sounds: music from words, drum hits, textures, and loops as long as their bars to the sample."
 
 
 def flagged() -> Callable[..., None]:
-    """The command with one flag per field of its settings."""
-    from sfumato.tasks.generate import Settings
+    """The command with one flag per setting of every system that generates."""
+    from sfumato.tasks.generate import WAYS
 
-    return with_flags(generate, Settings.model_fields, {"kind": "--class", "loop": "--loop"})
+    return with_flags(generate, WAYS.fields(), WAYS.flags)
 
 
 def generate(
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="file to write", show_default=False)],
     *,
+    model: Annotated[
+        str | None, typer.Option(help="name or folder of the model [default: dance; riffusion with a prompt]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the record's path and the files as JSON")] = False,
     debug: Debug = False,
     settings: Mapping[str, Any],
 ) -> None:
     """Draw new sounds."""
-    from sfumato.tasks.generate import Settings, generate_files
+    from sfumato.model import load
+    from sfumato.tasks.generate import WAYS, generate_files
 
-    checked = typed(settings, Settings)
+    loaded = load(model or ("dance" if settings["prompt"] is None else "riffusion"))
+    typed = given(settings, loaded, WAYS)
     with progress_bar() as progress:
-        written = generate_files(destination, checked, progress)
-    show(written.files, written.json, as_json)
+        written = generate_files(destination, loaded, typed, progress)
+    show(written, as_json)
 
 
-def show(files: tuple[Path, ...], record: Path, as_json: bool) -> None:
-    """Say what was written."""
+def show(written: Written, as_json: bool) -> None:
+    """Say what was written, and what is to be known about it."""
+    for note in written.notes:
+        sys.stderr.write(f"note: {note}\n")
     if as_json:
-        say(json.dumps({"files": [str(path) for path in files], "json": str(record)}, indent=2))
+        files = [str(path) for path in written.files]
+        say(json.dumps({"files": files, "json": str(written.json)}, indent=2))
         return
-    for path in files:
+    for path in (*written.files, *written.pictures):
         say(str(path))
-    say(f"record   {record}")
+    say(f"record   {written.json}")

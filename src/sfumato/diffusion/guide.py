@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -216,7 +216,32 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
     return joint
 
 
-def circle(denoise: Denoiser, length: int, overlap: int, turn: Callable[[int], int] = lambda total: 0) -> Denoiser:
+def follow(denoise: Denoiser, trail: Mapping[float, Float[Tensor, "b c *t"]]) -> Denoiser:
+    """A stretch that goes on where another ended: each guess is made with the other's end before it.
+
+    The other's end is seen as it was at the same noise level, so both are one state, and nothing of the first depends
+    on the second: however many stretches follow, those before them stay what they were.
+
+    Parameters
+    ----------
+    denoise
+        Sees the end and the stretch at once, along the last axis.
+    trail
+        The end's states by noise level, for every level that is evaluated.
+    """
+    levels = sorted(trail)
+
+    def following(x: Tensor, sigma: Tensor, /) -> Tensor:
+        wanted = float(sigma[0])
+        past = trail[min(levels, key=lambda level: abs(level - wanted))]
+        return denoise(torch.cat([past.to(x), x], dim=-1), sigma)[..., past.shape[-1] :]
+
+    return following
+
+
+def circle(
+    denoise: Denoiser, length: int, overlap: int, turn: Callable[[int], int] = lambda total: 0, grid: int = 1
+) -> Denoiser:
     """A loop as one state, whose end goes on at its start: each guess is made in windows around it and crossfaded.
 
     Windows lie evenly around the circle, so no sample is an end. Where they begin is up to `turn`: if it is drawn
@@ -228,6 +253,8 @@ def circle(denoise: Denoiser, length: int, overlap: int, turn: Callable[[int], i
         As for `windows`; neighbours share `overlap` samples or more.
     turn
         Called with the loop's samples at each guess; returns the sample at which the first window begins.
+    grid
+        Windows begin at multiples of this, which must divide the loop's samples.
     """
     if not 0 <= overlap < length:
         raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
@@ -240,7 +267,8 @@ def circle(denoise: Denoiser, length: int, overlap: int, turn: Callable[[int], i
         weight[length - overlap :] *= fade.flip(0)
         summed, weights, first = torch.zeros_like(x), x.new_zeros(total), turn(total)
         for k in range(count):
-            here = (torch.arange(length, device=x.device) + first + k * total // count) % total
+            start = (first + k * total // count) // grid * grid
+            here = (torch.arange(length, device=x.device) + start) % total
             summed.index_add_(-1, here, weight * denoise(x[..., here], sigma))
             weights.index_add_(0, here, weight)
         return summed / weights

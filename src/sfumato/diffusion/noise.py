@@ -91,6 +91,31 @@ def walk(shape: Sequence[int], *, seed: int, items: Sequence[int]) -> Noise:
     return noise
 
 
+BLOCK = 16
+"""Columns of a scroll that are drawn at once."""
+
+
+def scroll(shape: Sequence[int], first: int, n: int, *, seed: int, item: int) -> Noise:
+    """A sampler's noise for columns [first, first + n) of a state without end: (1, *shape, n).
+
+    A column's noise is its own, wherever a stretch begins and however long it is.
+
+    Examples
+    --------
+    >>> long, short = scroll((2,), 0, 40, seed=1, item=0)(0), scroll((2,), 10, 5, seed=1, item=0)(0)
+    >>> bool((long[..., 10:15] == short).all())
+    True
+    """
+    blocks = range(first // BLOCK, -(-(first + n) // BLOCK))
+    offset = first - blocks.start * BLOCK
+
+    def noise(step: int) -> Tensor:
+        whole = [normal((*shape, BLOCK), seed=seed, item=item, step=(step << 32) + block) for block in blocks]
+        return torch.cat(whole, dim=-1)[None, ..., offset : offset + n]
+
+    return noise
+
+
 def slerp(first: Float[Tensor, "*b n"], second: Float[Tensor, "*b n"], weight: float) -> Float[Tensor, "*b n"]:
     """The point at `weight` of the way from `first` (0) to `second` (1) on the arc between the two (last axis).
 

@@ -14,14 +14,28 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.ndimage
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
 
 Grey = NDArray[np.uint8]
 
 BRIGHTNESS, CONTRAST, DOWNSHIFT = 0.05, 200.0, 150
+
+N_FFT, HOP = 4096, 512
+"""Of the transform that a change is limited with; its window is Hann's, squared, whose side lobes fall fastest."""
+MARGIN_BINS, MARGIN_FRAMES = 6, 2
+"""How far from what is kept a change ends, in places of the map."""
+SEGMENT = 512 * HOP
+"""Samples that are limited at a time."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +81,40 @@ def meaning(picture: Grey, held: Grey) -> Meaning:
         threshold=int(picture[at_all].max()) if at_all.any() else None,
         levels=len(np.unique(held)),
     )
+
+
+def limited(
+    change: Float[Tensor, "c n"], free: Bool[Tensor, "bins frames"]
+) -> Float[Tensor, "c n"]:
+    """A change of a sound, taken back where the sound is to be kept.
+
+    What is left of it ends `MARGIN_BINS` and `MARGIN_FRAMES` before the places that are kept, and what leaks there lies
+    some 70 dB below it, so that these places of the changed sound are the sound's own.
+
+    Parameters
+    ----------
+    change
+        What was added to the sound.
+    free
+        Where it may be: the map's bins from 0 to half the sample rate, its frames one every `bins` samples from the
+        first sample on.
+    """
+    sides = 2 * MARGIN_BINS + 1, 2 * MARGIN_FRAMES + 1
+    inner = scipy.ndimage.binary_erosion(free.numpy(), np.ones(sides, bool), border_value=1)
+    window = torch.hann_window(N_FFT, dtype=change.dtype) ** 2
+    bins, frames = inner.shape
+    row = (torch.arange(N_FFT // 2 + 1) * 2 * bins / N_FFT).long().clamp(max=bins - 1)
+    out = torch.empty_like(change)
+    for start in range(0, change.shape[1], SEGMENT):
+        before = min(start, N_FFT)
+        piece = change[:, start - before : start + SEGMENT + N_FFT]
+        n = piece.shape[1]
+        spectrum = torch.stft(
+            piece, N_FFT, HOP, window=window, center=True, pad_mode="constant", return_complex=True
+        )
+        centre = start - before + torch.arange(spectrum.shape[-1]) * HOP
+        column = ((centre + bins // 2) // bins).clamp(max=frames - 1)
+        mask = torch.from_numpy(inner)[row][:, column].to(change.dtype)
+        kept = torch.istft(spectrum * mask, N_FFT, HOP, window=window, center=True, length=n)
+        out[:, start : start + SEGMENT] = kept[:, before : before + SEGMENT]
+    return out

@@ -1,272 +1,81 @@
-"""Generate: sounds out of noise, as long as is wanted, or loops that go on where they began.
-
-A sound no longer than the model's window is drawn in one and cut. A longer one is one state, denoised in windows that
-cross over half their length. A loop is a state on a circle: its windows run over the seam and lie elsewhere at each
-evaluation, so that no sample is its first or last, and it has exactly the samples that its bars last.
-"""
+"""Generate: sounds that a model makes of noise, and of words where it reads any. Each system has its own way, in a
+module with `Settings`, `takes(model, settings, progress)` and `files(model, out, settings, progress)`."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from pydantic import Field, model_validator
-
-from sfumato.config import Settings as BaseSettings
-from sfumato.diffusion import guide, noise, sample, schedule
-from sfumato.errors import InputError
+from sfumato.config import parse
 from sfumato.model import Model, load
-from sfumato.systems import dance_diffusion, rave_prior
-from sfumato.tasks import latent_draws
-from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sfumato.diffusion.precondition import Denoiser
+from sfumato.tasks.by_system import BySystem
+from sfumato.tasks.takes import Progress, Take, Written
 
 NAME = "generate"
 
-Sampler = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "ancestral", "ddim", "iplms"]
-Grid = Literal["karras", "crash", "cosine"]
-
-FADE_S = 0.005
-"""Fade at the end of a sound that is cut: any but a whole window and a loop."""
-BEATS = 4
-LONGEST_S = 3600.0
-
-
-class Settings(BaseSettings):
-    """What to generate, and how."""
-
-    model: str = Field("dance", description="name or folder of the model")
-    seconds: float | None = Field(
-        None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window"
-    )
-    count: int = Field(1, ge=1, le=100_000, description="how many sounds; several are OUT-1.wav, OUT-2.wav and on")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed: sound 3 of a seed is the same however many are made")
-    kind: str | None = Field(None, description="kind of sound, such as kick or snare, if the model knows any")
-    cfg_scale: float = Field(1.0, ge=0, le=20, description="how strictly the kind is kept to; costs twice unless 1")
-    steps: int = Field(24, ge=1, le=1000, description="steps of the sampler")
-    sampler: Sampler = Field("dpmpp_2m", description="sampler; the published ones are ddim and iplms")
-    grid: Grid = Field("karras", description="noise levels of the steps; the published ones are crash")
-    loop: bool = Field(False, description="make loops: as long as their bars, their end going on at their start")
-    bpm: float | None = Field(None, gt=0, le=1000, description="beats per minute of a loop")
-    bars: int | None = Field(None, ge=1, le=1000, description="bars of a loop; by default 1")
-    beats: int | None = Field(None, ge=1, le=64, description=f"beats of a bar of a loop; by default {BEATS}")
-
-    @model_validator(mode="after")
-    def _length(self) -> Settings:
-        if self.loop and (self.bpm is None) == (self.seconds is None):
-            raise ValueError("a loop takes either bpm, with bars, or seconds")
-        if not self.loop and (self.bpm, self.bars, self.beats) != (None, None, None):
-            raise ValueError("bpm, bars and beats are for a loop: ask for one, or give seconds")
-        if (self.bars is not None or self.beats is not None) and self.bpm is None:
-            raise ValueError("bars and beats take a bpm")
-        if self.cfg_scale != 1 and self.kind is None:
-            raise ValueError("cfg_scale says how strictly a kind is kept to: ask for a kind")
-        return self
+WAYS = BySystem(
+    verb="generates",
+    modules={
+        "dance_diffusion": "sfumato.tasks.draw",
+        "rave_prior": "sfumato.tasks.draw",
+        "riffusion": "sfumato.tasks.music",
+    },
+    kinds={"dance_diffusion": "dance", "rave_prior": "dance", "riffusion": "riffusion"},
+    flags={"kind": "--class", "loop": "--loop"},
+)
+"""Who generates, and how."""
 
 
-def generate(settings: Settings | None = None, progress: Progress = lambda done, total, text: None) -> Iterator[Take]:
+def generate(
+    model: str | Path | Model = "dance",
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Iterator[Take]:
     """Sounds, one after another; memory grows with the length of one, not with their number.
 
     Parameters
     ----------
+    model
+        Name or folder, or a loaded one.
     settings
-        What to generate, and how.
+        Names and values of the settings of the model's system, such as ``{"kind": "kick", "count": 4}``.
     progress
         Called with steps done, steps in all, and a word.
 
     Raises
     ------
     InputError
-        There is no such model or kind, it generates nothing, or a loop is too short.
+        There is no such model, it generates nothing, or a setting can't be used.
     ModelError
         The model is broken.
 
     Examples
     --------
-    >>> first = next(generate(Settings(kind="kick", seconds=0.3, steps=4, count=8)))
+    >>> first = next(generate("dance", {"kind": "kick", "seconds": 0.3, "steps": 4, "count": 8}))
     >>> first.audio.shape
     (1, 13230)
     """
-    settings = settings or Settings()
-    return draws(load_generator(settings.model), settings, progress)
+    loaded = model if isinstance(model, Model) else load(model)
+    checked = parse(settings or {}, WAYS.settings_of(loaded), f"generate with {loaded.name}")
+    made: Iterator[Take] = WAYS.module(loaded).takes(loaded, checked, progress)
+    return made
 
 
 def generate_files(
-    out: Path, settings: Settings | None = None, progress: Progress = lambda done, total, text: None
+    out: str | Path,
+    model: str | Path | Model = "dance",
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total, text: None,
 ) -> Written:
-    """The sounds as files, and the record of how they were made; errors as for `generate`.
+    """The sounds as files, and the record of how they were made; the rest as for `generate`.
 
     Raises
     ------
     ResourceError
         The disk is full or the folder can't be written; files made before are whole.
     """
-    settings = settings or Settings()
-    model = load_generator(settings.model)
-    config = model.config
-    assert isinstance(config, dance_diffusion.Config | rave_prior.Config)
-    n = length_of(settings, config)
-    channels = config.network.channels if isinstance(config, dance_diffusion.Config) else 1
-    check(out, settings.count, config.sample_rate, channels, n)
-    about = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None}
-    return write_all(out, draws(model, settings, progress), settings.count, model, settings, about)
-
-
-def load_generator(name_or_folder: str | Path) -> Model:
-    """The model of a shipped name or a folder, if it can draw sounds.
-
-    Raises
-    ------
-    InputError
-        There is no such model, or it draws none.
-    """
-    model = load(name_or_folder)
-    if not isinstance(model.config, dance_diffusion.Config | rave_prior.Config):
-        raise InputError(
-            f"{model.name} is of the system {model.system} and generates nothing. Give a dance_diffusion or rave_prior."
-        )
-    return model
-
-
-def draws(model: Model, settings: Settings, progress: Progress) -> Iterator[Take]:
-    """The sounds that a loaded model draws. Each is computed alone, so that its bits don't depend on the others."""
-    config = model.config
-    if isinstance(config, rave_prior.Config):
-        n = length_of(settings, config)
-        for item in range(settings.count):
-            told = partial(_told, settings, item, progress)
-            yield take(latent_draws.draw(model, settings, n, item, told), config.sample_rate, item)
-        return
-    assert isinstance(config, dance_diffusion.Config)
-    n, label = length_of(settings, config), label_of(settings.kind, config)
-    for item in range(settings.count):
-        audio = _draw(model, config, settings, n, label, item, progress)
-        yield take(audio, config.sample_rate, item)
-
-
-@torch.no_grad()
-def _draw(
-    model: Model,
-    config: dance_diffusion.Config,
-    settings: Settings,
-    n: int,
-    label: int,
-    item: int,
-    progress: Progress,
-) -> Array:
-    """One sound, ``(channels, n)``."""
-    shape = (config.network.channels, n if settings.loop else max(n, config.n_samples))
-    one_window = not settings.loop and shape[1] == config.n_samples
-    turn = turns(settings.seed, item) if settings.loop else None
-    denoise = denoiser(model, label, one_window, turn, settings.cfg_scale)
-    sigmas = levels(settings.grid, settings.steps, config, config.sigma_max)
-    stream = noise.walk(shape, seed=settings.seed, items=[item])
-    x = stream(0) * float(sigmas[0])
-    for step in sample.SAMPLERS[settings.sampler](denoise, x, sigmas, stream):
-        _told(settings, item, progress, step.i)
-        x = step.x
-    audio = x[0, :, :n].double().numpy()
-    return audio if settings.loop or (one_window and n == shape[1]) else faded(audio, config.sample_rate)
-
-
-def _told(settings: Settings, item: int, progress: Progress, step: int) -> None:
-    """Report a step that is done."""
-    done = item * settings.steps + step + 1
-    progress(done, settings.count * settings.steps, f"sound {item + 1} of {settings.count}")
-
-
-def turns(seed: int, item: int) -> Callable[[int], int]:
-    """Where a loop's first window begins, evaluation after evaluation: uniform, so that no place of it is special."""
-    evaluation = itertools.count()
-    return lambda n: int(n * float(noise.uniform((), seed=seed, item=item, step=next(evaluation))))
-
-
-def denoiser(
-    model: Model, label: int, one_window: bool, turn: Callable[[int], int] | None = None, cfg_scale: float = 1.0
-) -> Denoiser:
-    """The denoiser of states of any length from a window on, of any length at all on a circle.
-
-    Parameters
-    ----------
-    label
-        The kind's label; 0 is none.
-    one_window
-        Whether the state is one window in which a sound starts, rather than a stretch of something longer.
-    turn
-        For a loop: where its windows begin, as for `guide.circle`.
-    """
-    config = model.config
-    assert isinstance(config, dance_diffusion.Config)
-    place = dance_diffusion.START if one_window else dance_diffusion.ANYWHERE
-
-    def windowed(x: Tensor, sigma: Tensor, /) -> Tensor:
-        kinds = torch.full((len(x),), label) if label else None
-        return dance_diffusion.denoiser(model.network, config, kinds, place, cfg_scale)(x, sigma)
-
-    if turn is None:
-        return guide.windows(windowed, config.n_samples, config.n_samples // 2)
-    return guide.circle(windowed, config.n_samples, config.n_samples // 2, turn)
-
-
-def levels(grid: Grid, steps: int, config: dance_diffusion.Config, sigma_max: float) -> Tensor:
-    """Noise levels from `sigma_max` down; the grids but Karras's are for data of unit variance, so scaled."""
-    if grid == "karras":
-        return schedule.karras(steps, config.sigma_min, sigma_max)
-    make = schedule.crash if grid == "crash" else schedule.cosine
-    return config.sigma_data * make(steps, config.sigma_min / config.sigma_data, sigma_max / config.sigma_data)
-
-
-def label_of(kind: str | None, config: dance_diffusion.Config) -> int:
-    """Label of a kind; 0 for none.
-
-    Raises
-    ------
-    InputError
-        The model doesn't know it.
-    """
-    if kind is None:
-        return 0
-    known = config.kinds if config.network.labels else ()
-    if kind not in known:
-        raise InputError(f"The model knows no kind '{kind}'. Possible are: {', '.join(known) or 'none'}.")
-    return known.index(kind) + 1
-
-
-def length_of(settings: Settings, config: dance_diffusion.Config | rave_prior.Config) -> int:
-    """Samples of each sound; a loop's are its beats' duration, rounded once, for the whole.
-
-    Raises
-    ------
-    InputError
-        There would be none, or more than `LONGEST_S` take.
-    """
-    rate = config.sample_rate
-    if isinstance(config, rave_prior.Config):
-        return latent_draws.length_of(settings, config)
-    if settings.bpm is not None:
-        n = round((settings.bars or 1) * (settings.beats or BEATS) * 60 * rate / settings.bpm)
-    else:
-        n = config.n_samples if settings.seconds is None else round(settings.seconds * rate)
-    if not 1 <= n <= LONGEST_S * rate:
-        raise InputError(f"{n} samples at {rate} Hz were asked for. Give from one sample to {LONGEST_S:g} s.")
-    least = config.n_samples // 4
-    if settings.loop and n < least:
-        raise InputError(f"A loop of {n} samples is too short for this model; give at least {least / rate:.2f} s.")
-    return n
-
-
-def faded(audio: Array, sample_rate: int) -> Array:
-    """Audio ``(channels, samples)`` whose last `FADE_S` are faded out."""
-    n = min(audio.shape[1], round(FADE_S * sample_rate))
-    out = audio.copy()
-    out[:, audio.shape[1] - n :] *= np.cos((np.arange(n) + 1) / n * np.pi / 2) ** 2
-    return out
+    loaded = model if isinstance(model, Model) else load(model)
+    checked = parse(settings or {}, WAYS.settings_of(loaded), f"generate with {loaded.name}")
+    written: Written = WAYS.module(loaded).files(loaded, Path(out), checked, progress)
+    return written

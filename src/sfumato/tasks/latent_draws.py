@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sfumato.model import Model
-    from sfumato.tasks.generate import Settings
+    from sfumato.tasks.draw import Settings
     from sfumato.tasks.takes import Array
 
 SECONDS = 8.0

@@ -53,6 +53,10 @@ class Written:
     json: Path
     clipped_values: int = 0
     """Values beyond full scale that were held within it; the record has them, too."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+    pictures: tuple[Path, ...] = ()
+    """PNG files."""
 
 
 def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:

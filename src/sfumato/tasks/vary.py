@@ -36,7 +36,7 @@ from sfumato.diffusion.noise import slerp
 from sfumato.errors import InputError
 from sfumato.model import Model
 from sfumato.systems.dance_diffusion import Config
-from sfumato.tasks.generate import Sampler, denoiser, label_of, levels
+from sfumato.tasks.draw import Sampler, denoiser, label_of, levels
 from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
 
 if TYPE_CHECKING:

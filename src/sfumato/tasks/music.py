@@ -1,0 +1,239 @@
+"""Music from words: sounds of any length, and loops, drawn by a model of the system riffusion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.signal
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sfumato.diffusion import schedule
+from sfumato.errors import InputError
+from sfumato.model import Model
+from sfumato.signal import complex_spectrogram
+from sfumato.systems import riffusion
+from sfumato.systems.riffusion import Config
+from sfumato.tasks import budget, sheet
+from sfumato.tasks.draw import BEATS, LONGEST_S, faded, turns
+from sfumato.tasks.prompts import Asked, notes_on, unwanted_of, wanted_of
+from sfumato.tasks.stretches import TURN, Walk, frames_of, loop, n_stretches, overlap_of, pictures, sounds
+from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
+
+if TYPE_CHECKING:
+    from sfumato.diffusion.precondition import Denoiser
+
+Sampler = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "ancestral", "ddim", "iplms"]
+
+SHORTEST_LOOP_S = 0.5
+
+
+class Walked(Asked):
+    """What is wanted, and how it is drawn."""
+
+    cfg_scale: float = Field(3.0, ge=0, le=20, description="how strictly what is asked for is kept to; 1 is fastest")
+    guided: tuple[float, float] = Field(
+        (0.3, 20.0), description="noise levels between which it is kept to so strictly; the others cost half"
+    )
+    steps: int = Field(16, ge=2, le=1000, description="steps of the sampler")
+    sampler: Sampler = Field("dpmpp_2m", description="sampler")
+    budget: str | None = Field(
+        None, description="time that a sound may take, such as 2s: steps and guidance follow, the noise is the same"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="seed: sound 3 of a seed is the same however many are made")
+    count: int = Field(1, ge=1, le=100_000, description="how many sounds; several are OUT-1.wav, OUT-2.wav and on")
+    pictures: bool = Field(False, description="also write each sound's spectrogram, and a sheet of all, as PNG")
+
+    @model_validator(mode="after")
+    def _asked(self) -> Walked:
+        if self.budget is not None:
+            budget.parsed(self.budget)
+        if self.then is not None and not self.prompt:
+            raise ValueError("then is where prompt leads to: give a prompt, too")
+        if self.alpha is not None and self.then is None:
+            raise ValueError("alpha stands between prompt and then: give then")
+        if not 0 <= self.guided[0] < self.guided[1]:
+            raise ValueError("guided takes two noise levels, the lower one first")
+        return self
+
+
+class Settings(Walked):
+    """What to generate, and how."""
+
+    seconds: float | None = Field(
+        None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window"
+    )
+    then_seed: int | None = Field(None, ge=0, lt=2**63, description="with then: seed to arrive at, too")
+    loop: bool = Field(False, description="make loops: as long as their bars, their end going on at their start")
+    bars: int | None = Field(None, ge=1, le=1000, description="bars of a loop; by default 1")
+    beats: int | None = Field(None, ge=1, le=64, description=f"beats of a bar of a loop; by default {BEATS}")
+
+    @model_validator(mode="after")
+    def _length(self) -> Settings:
+        if self.loop and (self.bpm is None) == (self.seconds is None):
+            raise ValueError("a loop takes either bpm, with bars, or seconds")
+        if not self.loop and (self.bars, self.beats) != (None, None):
+            raise ValueError("bars and beats are for a loop: ask for one, or give seconds")
+        if (self.bars is not None or self.beats is not None) and self.bpm is None:
+            raise ValueError("bars and beats take a bpm")
+        if self.then_seed is not None and self.then is None:
+            raise ValueError("then_seed goes with then: give a prompt to arrive at")
+        if self.loop and self.then is not None and self.alpha is None:
+            raise ValueError("a loop arrives nowhere: give alpha, a place between the two prompts")
+        return self
+
+
+def takes(
+    model: Model, settings: Settings, progress: Progress = lambda done, total, text: None
+) -> Iterator[Take]:
+    """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
+    config, n = config_of(model), length_of(settings, config_of(model))
+    chosen = how(model, settings, frames_of(n, config))
+    for item in range(settings.count):
+        audio, tuned = _drawn(model, settings, chosen, n, item, progress)
+        told = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "guided": list(chosen.guided)}
+        yield take(audio, config.sample_rate, item, **told, **({"tuned_cents": tuned} if settings.loop else {}))
+
+
+def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
+    """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
+    config = config_of(model)
+    n, notes = length_of(settings, config), notes_on(settings)
+    check(out, settings.count, config.sample_rate, 1, n)
+    about = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None, "notes": list(notes)}
+    keep = sheet.Sheet(out, settings.count) if settings.pictures else None
+    made = takes(model, settings, progress)
+    written = write_all(out, made if keep is None else keep.seen(made), settings.count, model, settings, about)
+    return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or "no prompt"))
+
+
+def config_of(model: Model) -> Config:
+    """The configuration of a model that draws music."""
+    assert isinstance(model.config, Config)
+    return model.config
+
+
+@dataclass(frozen=True)
+class How:
+    """How a sound is drawn."""
+
+    steps: int
+    cfg_scale: float
+    guided: tuple[float, float]
+
+
+def how(model: Model, settings: Walked, frames: int) -> How:
+    """Steps and guidance: as set, or as the budget allows."""
+    if settings.budget is None:
+        return How(settings.steps, settings.cfg_scale, settings.guided)
+    config = config_of(model)
+    seconds = budget.seconds_of(partial(evaluated_once, model))
+    allowed = budget.evaluations(budget.parsed(settings.budget), seconds, n_stretches(config, frames))
+    steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, partial(sigmas_of, config))
+    return How(steps, settings.cfg_scale if guided is not None else 1.0, guided or settings.guided)
+
+
+def evaluated_once(model: Model) -> None:
+    """One evaluation of a window: what a budget is counted in."""
+    config = config_of(model)
+    x = torch.zeros(1, 2, config.half, config.n_frames)
+    with torch.no_grad():
+        denoiser_of(model)(x, torch.ones(1))
+
+
+def denoiser_of(model: Model, asked: Asked | None = None, chosen: How | None = None, alpha: float = 0.0) -> Denoiser:
+    """The denoiser of windows; in half precision where the processor computes with it."""
+    config = config_of(model)
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    chosen = chosen or How(2, 1.0, (0.0, math.inf))
+    wanted = None if asked is None else wanted_of(asked, alpha)
+    unwanted = None if asked is None else unwanted_of(asked)
+    inner = riffusion.denoiser(model.network, config, wanted, unwanted, chosen.cfg_scale, chosen.guided)
+
+    def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(fast)):
+            return inner(x, sigma).float()
+
+    return denoise
+
+
+def sigmas_of(config: Config, steps: int, sigma_max: float | None = None) -> Tensor:
+    """Noise levels from `sigma_max` down."""
+    return schedule.karras(steps, config.sigma_min, sigma_max or config.sigma_max)
+
+
+@torch.no_grad()
+def _drawn(
+    model: Model, settings: Settings, chosen: How, n: int, item: int, progress: Progress
+) -> tuple[Array, float]:
+    """One sound, ``(1, n)``, and by how many cents it was tuned to be exactly as long as it should."""
+    config = config_of(model)
+    frames = frames_of(n, config)
+    stretches = 1 if settings.loop else n_stretches(config, frames)
+    last = (stretches - 1) * (config.n_frames - overlap_of(config)) * config.half / config.sample_rate
+    travel = partial(_way, settings, last)
+    walk = Walk(
+        denoise=lambda second: denoiser_of(model, settings, chosen, travel(second)),
+        sigmas=sigmas_of(config, chosen.steps),
+        sampler=settings.sampler,
+        seed=settings.seed,
+        item=item,
+        other_seed=settings.then_seed,
+        blend=travel,
+        step_done=told(progress, item, settings.count, stretches * chosen.steps),
+    )
+    if settings.loop:
+        frames = max(TURN, round(n / config.half / TURN) * TURN)
+        drawn = loop(config, walk, frames, turns(settings.seed, item))
+        bins = complex_spectrogram.unpicture(drawn.double(), config.sample_rate)
+        audio = complex_spectrogram.circular_sound(bins).numpy()
+        exact = audio if audio.shape[1] == n else scipy.signal.resample(audio, n, axis=1)
+        return exact, 1200 * math.log2(audio.shape[1] / n)
+    audio = np.concatenate(list(sounds(pictures(config, walk, frames), config)), axis=1)[:, :n]
+    return faded(audio, config.sample_rate), 0.0
+
+
+def _way(settings: Settings, last: float, second: float) -> float:
+    """How far the sound has travelled to its second prompt in the stretch that begins at `second`."""
+    if settings.then is None:
+        return 0.0
+    return settings.alpha if settings.alpha is not None else min(1.0, second / last) if last > 0 else 0.5
+
+
+def told(progress: Progress, item: int, count: int, steps: int) -> Callable[[], None]:
+    """Report a step of a sound that is done."""
+    done = item * steps
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, count * steps, f"sound {item + 1} of {count}")
+
+    return step
+
+
+def length_of(settings: Settings, config: Config) -> int:
+    """Samples of each sound; a loop's are its beats' duration, rounded once, for the whole.
+
+    Raises
+    ------
+    InputError
+        There would be none, too many, or too few for a loop.
+    """
+    rate = config.sample_rate
+    if settings.loop and settings.bpm is not None:
+        n = round((settings.bars or 1) * (settings.beats or BEATS) * 60 * rate / settings.bpm)
+    else:
+        n = (config.n_frames - 1) * config.half if settings.seconds is None else round(settings.seconds * rate)
+    if not 1 <= n <= LONGEST_S * rate:
+        raise InputError(f"{n} samples at {rate} Hz were asked for. Give from one sample to {LONGEST_S:g} s.")
+    if settings.loop and n < SHORTEST_LOOP_S * rate:
+        raise InputError(f"A loop of {n} samples is too short for this model; give at least {SHORTEST_LOOP_S:g} s.")
+    return n

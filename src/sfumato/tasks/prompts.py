@@ -1,0 +1,105 @@
+"""Prompts, tempi and keys as what a generator is asked for, and what is to be known about a prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field, field_validator
+
+from sfumato.config import Settings
+from sfumato.errors import InputError
+from sfumato.networks import text
+from sfumato.wanted import FASTEST_BPM, KEYS, SLOWEST_BPM, Wanted, key_number
+
+if TYPE_CHECKING:
+    from sfumato.networks.text import Encoded
+
+NOTHING_LEFT = 0.8
+"""Share of unknown word pieces from which on a prompt is refused: nothing of it would be read."""
+
+
+class Asked(Settings):
+    """What is wanted of a generator that reads words."""
+
+    prompt: str | None = Field(
+        None, description='what is to be heard, in English; (word:1.3) weighs more, <a & start>@<b & end> is an order'
+    )
+    negative: str | None = Field(None, description="what is not to be heard")
+    then: str | None = Field(None, description="prompt to arrive at: the sound travels there, or stands at --alpha")
+    alpha: float | None = Field(None, ge=0, le=1, description="with then: stand here between the two, 0 to 1")
+    bpm: float | None = Field(None, ge=SLOWEST_BPM, le=FASTEST_BPM, description="beats per minute; a loop's, exactly")
+    key: str | None = Field(None, description="key, such as C, Am or 'Eb minor'")
+
+    @field_validator("key")
+    @classmethod
+    def _known(cls, key: str | None) -> str | None:
+        if key is not None:
+            try:
+                key_number(key)
+            except InputError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return key
+
+
+def wanted_of(asked: Asked, alpha: float = 0.0) -> Wanted | None:
+    """What is asked for, `alpha` of the way to the second prompt; None for nothing in particular.
+
+    Raises
+    ------
+    InputError
+        A prompt can't be read.
+    MissingExtraError
+        The sentence encoder isn't installed.
+    """
+    said = _encoded(asked.prompt)
+    if asked.then is not None and alpha > 0:
+        said = text.morph(said or text.load().encode([""]), text.load().encode([asked.then], weighted=True), alpha)
+    if said is None and asked.bpm is None and asked.key is None:
+        return None
+    return _wanted(said, asked.bpm, asked.key)
+
+
+def unwanted_of(asked: Asked) -> Wanted | None:
+    """What guidance is to lead away from; errors as for `wanted_of`."""
+    said = _encoded(asked.negative)
+    return None if said is None else _wanted(said, None, None)
+
+
+def notes_on(asked: Asked) -> tuple[str, ...]:
+    """What of the prompts isn't read.
+
+    Raises
+    ------
+    InputError
+        Next to nothing of a prompt is.
+    """
+    notes = []
+    for prompt in (asked.prompt, asked.then, asked.negative):
+        if not prompt or not prompt.strip():
+            continue
+        pieces = text.load().pieces("".join(words for words, _ in text.parts(prompt)))
+        read = len(pieces.ids) - 2
+        if pieces.unknown >= NOTHING_LEFT * max(1, read):
+            raise InputError(f"Nothing of the prompt '{prompt:.40}' can be read. Write it in English.")
+        if pieces.unknown:
+            notes.append(f"{pieces.unknown} of {read} word pieces of '{prompt:.40}' are unknown and say nothing")
+        if pieces.cut:
+            notes.append(f"only the first {read} word pieces of '{prompt:.40} …' are read; {pieces.cut} are left out")
+    return tuple(notes)
+
+
+def _encoded(prompt: str | None) -> Encoded | None:
+    """What is said; None for nothing."""
+    return text.load().encode([prompt], weighted=True) if prompt and prompt.strip() else None
+
+
+def _wanted(said: Encoded | None, bpm: float | None, key: str | None) -> Wanted:
+    """One item of what is wanted."""
+    tempo = torch.tensor([float(bpm or 0.0)])
+    number = torch.tensor([key_number(key) if key else KEYS.index("any")])
+    if said is None:
+        width = text.WIDTH
+        none = torch.zeros(1, 0, width), torch.zeros(1, 0, dtype=torch.bool)
+        return Wanted(torch.zeros(1, width), *none, tempo, number)
+    return Wanted(said.sentence, said.tokens, said.valid, tempo, number)

@@ -27,7 +27,7 @@ LAYERS = (
     ("systems",),
     ("tasks",),
     ("data", "train", "convert", "convert_child"),
-    ("preset", "pipeline"),
+    ("preset", "pipeline", "finetune"),
     ("screen",),
     ("cli", "__main__"),
 )

@@ -24,6 +24,7 @@ from sfumato.cli import (
     decode,
     detect,
     encode,
+    finetune,
     generate,
     image,
     models,
@@ -85,6 +86,7 @@ def _application(wanted: str | None) -> typer.Typer:
     app.command("play", help=play.HELP)(guarded(play.flagged() if wanted == "play" else _nothing))
     app.command("detect")(guarded(detect.detect))
     app.command("train")(guarded(train.train))
+    app.command("finetune", help=finetune.HELP)(guarded(finetune.flagged() if wanted == "finetune" else _nothing))
     music = typer.Typer(help="Music to train on: list, fetch and build it.", no_args_is_help=True)
     music.command("list")(guarded(data.list_sources))
     music.command("fetch")(guarded(data.fetch))

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,35 @@ def inputs():
     return x, torch.tensor([0.2, 0.9]), told
 
 
-def test_without_anything_given_it_is_the_network_that_was_trained_before():
+def test_without_gains_and_anything_given_it_is_the_network_that_was_kept():
     kept = np.load(GOLDEN)
-    network = band_unet.BandUNet(band_unet.Config(**SHAPE))
-    assert {name: list(value.shape) for name, value in network.state_dict().items()} == json.loads(str(kept["names"]))
+    network = fill(band_unet.BandUNet(band_unet.Config(**SHAPE)))
+    x, label, told = inputs()
+    plain = replace(told, sentence=told.sentence / 6**0.5)  # the kept one took sentences as they come
     with torch.no_grad():
-        out = fill(network)(*inputs())
+        for gain in network.gain:
+            gain.zero_()
+        out = network(x, label, plain)
     np.testing.assert_allclose(out.numpy(), kept["out"], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_gain_of_one_adds_the_noisy_picture_itself():
+    network = fill(band_unet.BandUNet(band_unet.Config(**SHAPE)))
+    x, label, told = inputs()
+    heard = []
+    network.last.register_forward_hook(lambda module, given, out: heard.append(torch.ones_like(out)) or heard[-1])
+    for matrix in (*network.gain, *network.out):
+        matrix.zero_()
+    for matrix in network.gain:  # silu(1) summed over the channels, times this, is 1
+        matrix.fill_(1 / (8 * float(torch.nn.functional.silu(torch.ones(())))))
+    torch.testing.assert_close(network(x, label, told), x)
+
+
+@torch.no_grad()
+def test_magnitudes_are_those_of_the_complex_numbers():
+    x = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(band_unet._magnitudes(x)[:, 1], torch.complex(x[:, 2], x[:, 3]).abs())
 
 
 def given_network():

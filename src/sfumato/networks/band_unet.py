@@ -3,7 +3,10 @@
 The bins of a spectrogram are gathered into bands, narrow ones below and wide ones above [1]_, and a band's bins over
 two frames become one place of a picture by a matrix of its own; so phases, which turn otherwise in each bin, are read
 by the matrices, and the U-Net above [2]_ sees rows about as far apart as the ear's. Words act twice: the sentence
-modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_. A second picture
+modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_. What comes out is
+a picture of the matrices' and the noisy picture itself times a gain for each place, as in Wiener's filter: a band's
+matrix is too narrow to pass all of a wide band on, and where there is nothing but noise, a gain takes it off. A second
+picture
 of the same bins and frames may be given beside the noisy one, such as the levels that a sound is to have. Pictures of
 other kinds, such as latents, are drawn by the same network: a band of one bin is a row.
 
@@ -52,6 +55,7 @@ class Config(Settings):
     channels: int = Field(2, ge=1, description="channels of the picture: a complex spectrogram's are 2")
     frames: int = Field(2, ge=1, description="frames that one column stands for")
     given: int = Field(0, ge=0, description="channels of the picture that is given beside the noisy one; 0 for none")
+    magnitudes: bool = Field(False, description="channels come in pairs, real and imaginary: their sizes go in, too")
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
@@ -59,6 +63,8 @@ class Config(Settings):
             raise ValueError(f"{self.n_rows} rows can't be halved {len(self.widths) - 1} times")
         if self.attending > len(self.widths) or any(width % self.head for width in self.widths[-self.attending :]):
             raise ValueError(f"levels that attend take multiples of {self.head} channels")
+        if self.magnitudes and self.channels % 2:
+            raise ValueError(f"magnitudes are of pairs of channels, and there are {self.channels}")
         if any(width % GROUPS for width in self.widths) or self.embedding % 2:
             raise ValueError(f"widths are multiples of {GROUPS}, and the embedding's is even")
         return self
@@ -99,7 +105,7 @@ class BandUNet(nn.Module):
         self.key = nn.Embedding(config.keys, width)
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.nothing = nn.Parameter(torch.zeros(1, 1, config.words))
-        self.into = _matrices(config, config.channels)
+        self.into = _matrices(config, config.channels + config.channels // 2 * config.magnitudes)
         self.place = nn.Parameter(0.3 * torch.randn(1, widths[0], config.n_rows, 1))
         self.down = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
         self.up = nn.ModuleList(_Level(config, level) for level in range(len(widths)))
@@ -107,8 +113,10 @@ class BandUNet(nn.Module):
         self.finer = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a in widths)
         self.last = nn.GroupNorm(GROUPS, widths[0])
-        place = config.channels * config.frames
-        self.out = nn.ParameterList(torch.zeros(rows, widths[0], place * bins) for rows, bins in config.bands)
+        self.out, self.gain = (
+            nn.ParameterList(torch.zeros(rows, widths[0], k * config.frames * bins) for rows, bins in config.bands)
+            for k in (config.channels, 1)
+        )
         self.beside = _matrices(config, config.given) if config.given else None
 
     def forward(
@@ -121,11 +129,12 @@ class BandUNet(nn.Module):
         """The network's raw output, before preconditioning; `given` stands beside `x`, if the network takes it."""
         angle = c_noise[:, None] * self.frequencies
         said = self.noise(torch.cat([angle.cos(), angle.sin()], dim=1))
-        said = said + self.sentence(wanted.sentence) + self.tempo(tempo_features(wanted.bpm)) + self.key(wanted.key)
+        sentence = math.sqrt(self.config.words) * wanted.sentence
+        said = said + self.sentence(sentence) + self.tempo(tempo_features(wanted.bpm)) + self.key(wanted.key)
         said = self.embed(said)
         words = torch.cat([self.nothing.expand(len(x), -1, -1), wanted.tokens], dim=1)
         heard = functional.pad(wanted.valid, (1, 0), value=True)[:, None, None]
-        rows = self._rows(x, self.into)
+        rows = self._rows(torch.cat([x, _magnitudes(x)], dim=1) if self.config.magnitudes else x, self.into)
         if self.beside is not None and given is not None:
             rows = rows + self._rows(given, self.beside)
         h = (rows + self.place).contiguous(memory_format=torch.channels_last)
@@ -137,7 +146,8 @@ class BandUNet(nn.Module):
             if level < len(self.up) - 1:
                 h = functional.interpolate(self.finer[level](h), scale_factor=2.0, mode="nearest")
             h = self.up[level](self.join[level](torch.cat([h, passed.pop()], dim=1)), said, words, heard)
-        return self._bins(functional.silu(self.last(h)))
+        h = functional.silu(self.last(h))
+        return self._bins(h, self.out).to(x.dtype) + self._bins(h, self.gain).to(x.dtype) * x
 
     def _rows(self, x: Float[Tensor, "b k f t"], matrices: nn.ParameterList) -> Float[Tensor, "b c rows columns"]:
         """Each band's bins over a column's frames, through its matrix."""
@@ -150,17 +160,23 @@ class BandUNet(nn.Module):
             first += count * width
         return torch.cat(rows).permute(1, 3, 0, 2)
 
-    def _bins(self, h: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b k f t"]:
+    def _bins(self, h: Float[Tensor, "b c rows columns"], matrices: nn.ParameterList) -> Float[Tensor, "b k f t"]:
         """The way back."""
         b, c, _, columns = h.shape
-        k, frames = self.config.channels, self.config.frames
+        frames = self.config.frames
         bins, first = [], 0
-        for (count, width), matrix in zip(self.config.bands, self.out, strict=True):
+        for (count, width), matrix in zip(self.config.bands, matrices, strict=True):
+            k = matrix.shape[2] // (width * frames)
             patches = h[:, :, first : first + count].permute(2, 0, 3, 1).reshape(count, b * columns, c)
             band = torch.bmm(patches, matrix).reshape(count, b, columns, k, width, frames)
             bins.append(band.permute(1, 3, 0, 4, 2, 5).reshape(b, k, count * width, columns * frames))
             first += count
         return torch.cat(bins, dim=2)
+
+
+def _magnitudes(x: Float[Tensor, "b c f t"]) -> Float[Tensor, "b h f t"]:
+    """Magnitudes of channels that come in pairs, real and imaginary."""
+    return x.unflatten(1, (-1, 2)).square().sum(dim=2).add(1e-12).sqrt()
 
 
 def _matrices(config: Config, channels: int) -> nn.ParameterList:

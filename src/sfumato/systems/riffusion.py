@@ -11,6 +11,8 @@ Where it departs from the published system:
   autoencoder stands before it.
 - It predicts v [2]_ rather than the noise, and is small (`networks.band_unet`).
 - Words come from a frozen sentence encoder (`networks.text`); tempo and key can be asked for by number, too.
+- It is trained at higher noise levels than pictures ask for: what is loud covers many places, and shows through noise
+  that hides each of them [4]_.
 - Every band of the network weighs the same in the loss, so that the highest two octaves, half of all bins, don't take
   half of it.
 
@@ -19,6 +21,7 @@ References
 .. [1] S. Forsgren, H. Martiros, "Riffusion: stable diffusion for real-time music generation", riffusion.com, 2022.
 .. [2] T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv 2202.00512.
 .. [3] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
+.. [4] E. Hoogeboom et al., "simple diffusion", arXiv 2301.11093, section 3.1: noise for more places.
 """
 
 from __future__ import annotations
@@ -51,15 +54,18 @@ TURNS = ("denoise",)
 class Config(Settings):
     """The network, what it draws, and its noise levels."""
 
-    network: band_unet.Config = Field(band_unet.Config(), description="the U-Net over complex spectrograms")
+    network: band_unet.Config = Field(
+        band_unet.Config(magnitudes=True), description="the U-Net over complex spectrograms"
+    )
     sample_rate: int = Field(44100, ge=8000, le=384_000, description="sample rate, Hz")
-    n_frames: int = Field(224, ge=2, description="frames of the training window")
-    sigma_mean: float = Field(-0.3, description="mean of ln(sigma) in training; sounds have a standard deviation of 1")
-    sigma_std: float = Field(1.3, gt=0, description="standard deviation of ln(sigma) in training")
-    sigma_max: float = Field(60.0, gt=0, description="first noise level of the sampler")
+    n_frames: int = Field(128, ge=2, description="frames of a training example")
+    window: int = Field(224, ge=2, description="frames that are drawn at once")
+    sigma_mean: float = Field(0.7, description="mean of ln(sigma) in training; sounds have a standard deviation of 1")
+    sigma_std: float = Field(1.5, gt=0, description="standard deviation of ln(sigma) in training")
+    sigma_max: float = Field(100.0, gt=0, description="first noise level of the sampler")
     sigma_min: float = Field(0.02, gt=0, description="last noise level above 0 of the sampler")
     strength: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0),
+        (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 100.0),
         min_length=2,
         description="noise levels at which places of strengths even from 0 to 1 are let go (docs/everyday.md)",
     )
@@ -67,8 +73,9 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if self.n_frames % self.network.multiple:
-            raise ValueError(f"n_frames is {self.n_frames}, no multiple of the network's {self.network.multiple}")
+        if self.n_frames % self.network.multiple or self.window % self.network.multiple:
+            lengths = f"n_frames is {self.n_frames} and window {self.window}"
+            raise ValueError(f"{lengths}: they must be multiples of the network's {self.network.multiple}")
         if min(self.strength) <= 0 or sorted(set(self.strength)) != list(self.strength):
             raise ValueError("strength takes noise levels that rise")
         if self.network.keys != len(KEYS):
@@ -82,7 +89,7 @@ class Config(Settings):
 
     @property
     def n_samples(self) -> int:
-        """Samples of a training example: a window's frames, none of which reaches beyond it."""
+        """Samples of a training example, whose frames all lie in it."""
         return (self.n_frames + 1) * self.half
 
 

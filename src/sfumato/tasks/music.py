@@ -143,7 +143,7 @@ def how(model: Model, settings: Walked, frames: int) -> How:
 def evaluated_once(model: Model) -> None:
     """One evaluation of a window: what a budget is counted in."""
     config = config_of(model)
-    x = torch.zeros(1, 2, config.half, config.n_frames)
+    x = torch.zeros(1, 2, config.half, config.window)
     with torch.no_grad():
         denoiser_of(model)(x, torch.ones(1))
 
@@ -177,7 +177,7 @@ def _drawn(
     config = config_of(model)
     frames = frames_of(n, config)
     stretches = 1 if settings.loop else n_stretches(config, frames)
-    last = (stretches - 1) * (config.n_frames - overlap_of(config)) * config.half / config.sample_rate
+    last = (stretches - 1) * (config.window - overlap_of(config)) * config.half / config.sample_rate
     travel = partial(_way, settings, last)
     walk = Walk(
         denoise=lambda second: denoiser_of(model, settings, chosen, travel(second)),
@@ -231,7 +231,7 @@ def length_of(settings: Settings, config: Config) -> int:
     if settings.loop and settings.bpm is not None:
         n = round((settings.bars or 1) * (settings.beats or BEATS) * 60 * rate / settings.bpm)
     else:
-        n = (config.n_frames - 1) * config.half if settings.seconds is None else round(settings.seconds * rate)
+        n = (config.window - 1) * config.half if settings.seconds is None else round(settings.seconds * rate)
     if not 1 <= n <= LONGEST_S * rate:
         raise InputError(f"{n} samples at {rate} Hz were asked for. Give from one sample to {LONGEST_S:g} s.")
     if settings.loop and n < SHORTEST_LOOP_S * rate:

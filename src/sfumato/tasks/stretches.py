@@ -76,7 +76,7 @@ def pictures(config: Config, walk: Walk, frames: int | None) -> Iterator[Float[T
     shape, overlap = (2, config.half), overlap_of(config)
     levels = walk.sigmas.double().tolist()
     while frames is None or first < frames:
-        n = config.n_frames - (overlap if first else 0)
+        n = config.window - (overlap if first else 0)
         second = first * config.half / config.sample_rate
         denoise = walk.denoise(second)
         if first:
@@ -98,20 +98,20 @@ def pictures(config: Config, walk: Walk, frames: int | None) -> Iterator[Float[T
 
 def overlap_of(config: Config) -> int:
     """Frames of a stretch that the next one sees."""
-    return min(OVERLAP, config.n_frames // 2 // config.network.multiple * config.network.multiple or TURN)
+    return min(OVERLAP, config.window // 2 // config.network.multiple * config.network.multiple or TURN)
 
 
 def n_stretches(config: Config, frames: int) -> int:
     """Stretches that `frames` take."""
-    more = config.n_frames - overlap_of(config)
-    return 1 + max(0, -(-(frames - config.n_frames) // more))
+    more = config.window - overlap_of(config)
+    return 1 + max(0, -(-(frames - config.window) // more))
 
 
 @torch.no_grad()
 def loop(config: Config, walk: Walk, frames: int, turn: Callable[[int], int]) -> Float[Tensor, "1 2 f n"]:
     """A picture on a circle; `TURN` divides its frames."""
     denoise = guide.circle(
-        walk.denoise(0.0), config.n_frames, config.n_frames // 2, lambda n: turn(n) // TURN * TURN, grid=TURN
+        walk.denoise(0.0), config.window, config.window // 2, lambda n: turn(n) // TURN * TURN, grid=TURN
     )
     stream = walk.noise((2, config.half), 0, frames, 0.0)
     x = stream(0) * float(walk.sigmas[0])

@@ -176,7 +176,8 @@ class BandUNet(nn.Module):
 
 def _magnitudes(x: Float[Tensor, "b c f t"]) -> Float[Tensor, "b h f t"]:
     """Magnitudes of channels that come in pairs, real and imaginary."""
-    return x.unflatten(1, (-1, 2)).square().sum(dim=2).add(1e-12).sqrt()
+    pairs = x.reshape(len(x), -1, 2, *x.shape[2:])
+    return torch.sqrt(pairs.square().sum(dim=2) + 1e-12)
 
 
 def _matrices(config: Config, channels: int) -> nn.ParameterList:

@@ -125,8 +125,8 @@ def test_it_has_learnt_the_clips_and_all_else_is_as_it_was(made, base):
 
 
 def test_the_adapter_alone_is_small_and_makes_the_same_model(made, base, tmp_path):
-    size = (made / ADAPTER).stat().st_size
-    assert size < 40_000
+    assert (made / ADAPTER).stat().st_size < 40_000
+    assert {value.dtype for value in read_tensors(made / ADAPTER)[0].values()} == {torch.float16}
     assert run("finetune", made / ADAPTER, "--model", base, "--out", tmp_path / "again") == 0
     one, two = load(made), load(tmp_path / "again")
     assert one.card == two.card
@@ -231,6 +231,7 @@ def test_batches_are_pure_and_shares_join_to_the_whole():
     halves = [data.batch(1, 4, 6, rank, 2) for rank in (0, 1)]
     assert all(torch.equal(torch.cat([half[key] for half in halves]), whole[key]) for key in whole)
     assert not torch.equal(data.batch(1, 5, 6, 0, 1)["audio"], whole["audio"])
+    assert len({row.numpy().tobytes() for row in whole["audio"]}) == 6
     for i in range(6):  # each of the model's own sounds comes with what it was drawn for
         number = int(whole["prior.audio"][i, 0])
         assert torch.equal(whole["prior.sentence"][i], data.prior_words.sentence[number])

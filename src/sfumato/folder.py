@@ -27,6 +27,7 @@ SYSTEMS = {
     "cqtdiff": "sfumato.systems.cqtdiff",
     "dance_diffusion": "sfumato.systems.dance_diffusion",
     "fill_detector": "sfumato.systems.fill_detector",
+    "make_an_audio": "sfumato.systems.make_an_audio",
     "mel_vae": "sfumato.systems.mel_vae",
     "mel_vocoder": "sfumato.systems.mel_vocoder",
     "n_conffusion": "sfumato.systems.n_conffusion",

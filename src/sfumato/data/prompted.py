@@ -93,16 +93,8 @@ class Prompted:
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
         """Items [rank, rank + 1) * size / world of a step: "audio" (items, n_samples) and the fields of `Wanted`."""
         items = [self.item(seed, step * size + i) for i in share(size, rank, world)]
-        states = [_encoded(caption) for _, caption, _, _ in items]
-        longest = max(len(tokens) for _, tokens in states)
-        return {
-            "audio": torch.from_numpy(np.stack([audio for audio, _, _, _ in items])),
-            "sentence": torch.stack([sentence for sentence, _ in states]),
-            "tokens": torch.stack([pad(tokens, (0, 0, 0, longest - len(tokens))) for _, tokens in states]),
-            "valid": torch.stack([torch.arange(longest) < len(tokens) for _, tokens in states]),
-            "bpm": torch.tensor([bpm for _, _, bpm, _ in items], dtype=torch.float32),
-            "key": torch.tensor([key for _, _, _, key in items]),
-        }
+        sounds = {"audio": torch.from_numpy(np.stack([audio for audio, *_ in items]))}
+        return sounds | told([item[1:] for item in items])
 
     def item(self, seed: int, number: int) -> tuple[Audio, str, float, int]:
         """Audio ``(n_samples,)``, caption, tempo and key (0 where not told) of item `number` of a training."""
@@ -142,6 +134,19 @@ class Prompted:
         mixed = mixing.mixture(sounds, self.n_samples / self.sample_rate, self.sample_rate, seed, 0)
         caption = mixed.structured if choose.random() < STRUCTURED_SHARE else mixed.plain
         return mixed.audio[0], caption
+
+
+def told(asked: Sequence[tuple[str, float, int]]) -> dict[str, Tensor]:
+    """The fields of `Wanted` of captions, tempi and keys, stacked."""
+    states = [_encoded(caption) for caption, _, _ in asked]
+    longest = max(len(tokens) for _, tokens in states)
+    return {
+        "sentence": torch.stack([sentence for sentence, _ in states]),
+        "tokens": torch.stack([pad(tokens, (0, 0, 0, longest - len(tokens))) for _, tokens in states]),
+        "valid": torch.stack([torch.arange(longest) < len(tokens) for _, tokens in states]),
+        "bpm": torch.tensor([bpm for _, bpm, _ in asked], dtype=torch.float32),
+        "key": torch.tensor([key for _, _, key in asked]),
+    }
 
 
 def said_of(captions: Sequence[Caption], span: tuple[float, float], choose: np.random.Generator) -> str:

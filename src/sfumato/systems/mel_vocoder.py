@@ -61,14 +61,20 @@ class Config(Settings):
 
     network: band_unet.Config = Field(
         band_unet.Config(
-            bands=((64, 2), (32, 4), (16, 16)), widths=(64, 128, 160, 192), attending=1, words=8, keys=1, given=3
+            bands=((64, 2), (32, 4), (16, 16)),
+            widths=(64, 128, 160, 192),
+            attending=1,
+            words=8,
+            keys=1,
+            given=3,
+            magnitudes=True,
         ),
         description="the U-Net over complex spectrograms",
     )
     sample_rate: int = Field(16000, ge=1000, le=384_000, description="sample rate, Hz")
     n_frames: int = Field(160, ge=2, description="frames of the training window")
-    sigma_mean: float = Field(-0.5, description="mean of ln(sigma) in training; sounds have a standard deviation of 1")
-    sigma_std: float = Field(1.3, gt=0, description="standard deviation of ln(sigma) in training")
+    sigma_mean: float = Field(-0.2, description="mean of ln(sigma) in training; sounds have a standard deviation of 1")
+    sigma_std: float = Field(1.4, gt=0, description="standard deviation of ln(sigma) in training")
     sigma_max: float = Field(20.0, gt=0, description="first noise level of the sampler")
     sigma_min: float = Field(0.02, gt=0, description="last noise level above 0 of the sampler")
 

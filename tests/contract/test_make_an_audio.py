@@ -1,0 +1,213 @@
+"""Make-An-Audio from a folder of sounds to sounds: trained, drawn, guided, changed and painted in miniature."""
+
+import numpy as np
+import pytest
+import soundfile as sf
+import tiny_sounds
+import torch
+
+from sfumato import model, preset
+from sfumato.data import mel_latents
+from sfumato.data.examples import DataSettings
+from sfumato.errors import InputError, ModelError
+from sfumato.networks.mel_vae import STEP
+from sfumato.signal.log_mel import HOP, SILENCE, log_mel
+from sfumato.systems import make_an_audio
+from sfumato.tasks import latent_music
+from sfumato.tasks.latent_music import Changing, Drawn, Settings
+from sfumato.wanted import Wanted, nothing
+
+pytest.importorskip("tokenizers")
+RATE = 16000
+QUICK = {"steps": 3, "vocoder_steps": 2, "seconds": 0.4}
+ONCE = ["train.steps=3", "train.batch_size=2", "data.validation_examples=0"]
+
+
+def quiet(done, total, text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The generator and what it needs, each trained for three steps on a folder of tones."""
+    root = tmp_path_factory.mktemp("make-an-audio")
+    sounds = tiny_sounds.write(root / "sounds")
+    for part in ("mel-vae", "mel-vocoder"):
+        preset.train(preset.load(f"{part}-tiny", ONCE), sounds, root / part)
+    given = [f"config.vae={root / 'mel-vae'}", f"config.vocoder={root / 'mel-vocoder'}"]
+    preset.train(preset.load("make-an-audio-tiny", [*ONCE, *given]), sounds, root / "out")
+    return root
+
+
+@pytest.fixture(scope="module")
+def generator(trained):
+    """The same with weights that make it say something."""
+    loaded = model.load(trained / "out")
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for weight in loaded.network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return loaded
+
+
+def told(seed: int, n: int = 1) -> Wanted:
+    g = torch.Generator().manual_seed(seed)
+    return Wanted(
+        torch.randn(n, 384, generator=g) / 384**0.5,
+        torch.randn(n, 3, 384, generator=g),
+        torch.ones(n, 3, dtype=torch.bool),
+        torch.zeros(n),
+        torch.zeros(n, dtype=torch.long),
+    )
+
+
+def test_it_trains_on_latents_of_unit_size_and_is_bound_to_its_autoencoder(trained):
+    loaded = model.load(trained / "out")
+    vae = model.load(trained / "mel-vae")
+    assert loaded.config.vae_digest == model.digest(vae)
+    plan = preset.load("make-an-audio-tiny", [f"config.vae={trained / 'mel-vae'}"])
+    rows = preset.recordings(trained / "sounds")
+    data = mel_latents.examples(
+        rows, trained / "sounds", trained, "train", plan.config, DataSettings(examples=6), quiet
+    )
+    batch = data.batch(0, 0, 6, 0, 1)
+    assert batch["latents"].shape == (6, *plan.config.shape) and batch["sentence"].shape == (6, 384)
+    assert 0.3 < float(batch["latents"].std()) < 3
+    again = data.batch(0, 1, 6, 0, 1)
+    assert torch.equal(again["latents"], batch["latents"]) and torch.equal(again["sentence"], batch["sentence"])
+    audio, *_ = data.sounds.item(0, 3)
+    mel = log_mel(torch.from_numpy(audio)[None], RATE)[..., 2 : 2 + plan.config.n_frames * STEP]
+    torch.testing.assert_close(batch["latents"][3], vae.network.encode(mel)[0], atol=2e-3, rtol=2e-3)
+
+
+def test_another_autoencoder_a_missing_and_a_wrong_one_are_refused(trained):
+    config = model.load(trained / "out").config
+    with pytest.raises(ModelError, match="another one than this generator"):
+        make_an_audio.vae_of(config.model_copy(update={"vae_digest": "0" * 64}))
+    with pytest.raises(ModelError, match=r"not here.*config\.vae"):
+        make_an_audio.vae_of(config.model_copy(update={"vae": "/no/such/folder"}))
+    with pytest.raises(ModelError, match="give a mel_vocoder"):
+        make_an_audio.vocoder_of(config.model_copy(update={"vocoder": config.vae}))
+
+
+@torch.no_grad()
+def test_guidance_leads_on_from_the_unconditional_guess_to_the_conditional_one(generator):
+    network, config = generator.network, generator.config
+    x, sigma = torch.randn(2, *config.shape), torch.tensor([0.5, 2.0])
+    wanted, unwanted = told(1), told(2)
+
+    def guess(*how):
+        return make_an_audio.denoiser(network, config, *how)(x, sigma)
+
+    conditional, free, away = guess(wanted), guess(), guess(unwanted)
+    assert float((conditional - free).abs().max()) > 1e-3
+    assert torch.equal(guess(wanted, None, 1.0), conditional)
+    torch.testing.assert_close(guess(wanted, None, 3.0), free + 3 * (conditional - free), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(guess(wanted, unwanted, 3.0), away + 3 * (conditional - away), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(guess(nothing(2, 384)), free)
+
+
+def test_sounds_are_as_long_as_asked_and_the_same_however_many_are_drawn(generator):
+    several = list(latent_music.takes(generator, Settings(**QUICK, prompt="a bell", count=2, seed=4)))
+    alone = next(latent_music.takes(generator, Settings(**QUICK, prompt="a bell", seed=4)))
+    long = next(latent_music.takes(generator, Settings(**QUICK | {"seconds": 1.9}, prompt="a bell", seed=4)))
+    assert several[0].audio.shape == (1, 6400) and long.audio.shape == (1, 30_400) and several[0].sample_rate == RATE
+    np.testing.assert_array_equal(several[0].audio, alone.audio)
+    assert np.abs(several[1].audio - alone.audio).max() > 1e-4 < np.abs(alone.audio).max()
+
+
+def test_what_is_drawn_depends_on_the_prompt_and_on_the_seed(generator):
+    parts = latent_music.parts_of(generator)
+
+    def latents(**said):
+        settings = Drawn(steps=3, **said)
+        chosen = latent_music.how(generator, parts, settings, 8, 1)
+        return latent_music.drawn(generator, settings, chosen, 8, 0)
+
+    bell = latents(prompt="a bell")
+    assert torch.equal(latents(prompt="a bell"), bell)
+    for other in ({"prompt": "rain on a roof"}, {"prompt": "a bell", "seed": 1}, {"prompt": "a bell", "key": "Am"}):
+        assert float((latents(**other) - bell).abs().max()) > 1e-3
+
+
+def test_files_and_their_record(generator, tmp_path):
+    settings = Settings(**QUICK, prompt="a bell", negative="noise", budget="30s", pictures=True)
+    written = latent_music.files(generator, tmp_path / "bell.wav", settings, quiet)
+    assert sf.info(written.files[0]).frames == 6400 and len(written.pictures) == 1
+    with pytest.raises(InputError, match="too few"):
+        next(latent_music.takes(generator, Settings(**QUICK, budget="1ms")))
+
+
+def sound(seconds: float) -> np.ndarray:
+    at = np.arange(int(seconds * RATE)) / RATE
+    return 0.3 * np.sin(2 * np.pi * 300 * at)[None] + 0.1 * np.random.default_rng(0).standard_normal((1, len(at)))
+
+
+def test_a_small_strength_changes_little_of_a_picture_and_a_full_one_all(generator):
+    parts, config = latent_music.parts_of(generator), generator.config
+    mel = log_mel(torch.from_numpy(sound(1.2)).float(), RATE)
+    source = latent_music.latents_of(parts, mel, config)
+    settings = Drawn(steps=20, vocoder_steps=2, cfg_scale=1.0)
+    chosen = latent_music.how(generator, parts, settings, source.shape[3], 1)
+    made = {
+        strength: latent_music.drawn(
+            generator, settings, chosen, source.shape[3], 0, source=source, strength=strength
+        )
+        for strength in (0.05, 0.5, 1.0)
+    }
+    change = {strength: float((latents - source).abs().mean()) for strength, latents in made.items()}
+    assert change[0.05] < 0.1 and change[0.05] < change[0.5] < change[1.0]
+    free = latent_music.drawn(generator, settings, chosen, source.shape[3], 0)
+    assert torch.equal(made[1.0], free)  # of the sound nothing is left
+
+
+def test_what_becomes_of_a_sound_keeps_its_length_and_about_its_level(generator):
+    settings = Changing(steps=3, vocoder_steps=2, prompt="a bell", strength=0.5)
+    quieter = next(latent_music.changed(generator, 0.02 * sound(0.5), RATE, settings))
+    louder = next(latent_music.changed(generator, 2 * 0.02 * sound(0.5), RATE, settings))
+    assert quieter.audio.shape == (1, 8000)
+    np.testing.assert_allclose(louder.audio, 2 * quieter.audio, atol=1e-3 * np.abs(louder.audio).max())
+    with pytest.raises(InputError, match="silent"):
+        next(latent_music.changed(generator, np.zeros((2, 4000)), RATE, settings))
+
+
+def test_painting_keeps_known_cells_and_samples_and_draws_the_rest(generator):
+    parts = latent_music.parts_of(generator)
+    audio = sound(1.5)
+    mel = log_mel(torch.from_numpy(audio).float(), RATE)
+    known = torch.ones(mel.shape[1:], dtype=torch.bool)
+    known[:, 40:56] = False
+    known[60:, :12] = False
+    settings = Drawn(steps=3, vocoder_steps=2, cfg_scale=1.0)
+    chosen = latent_music.how(generator, parts, settings, 1, 1)
+    made = latent_music.paint(generator, parts, mel, known, settings, chosen, 0)
+    assert torch.equal(made[:, known], mel[:, known])
+    assert float((made - mel)[:, ~known].abs().mean()) > 0.05
+    assert float(made.min()) >= SILENCE
+    hidden = torch.where(known, mel, 7.0)
+    assert torch.equal(latent_music.paint(generator, parts, hidden, known, settings, chosen, 0), made)
+    two = next(latent_music.painted(generator, audio, RATE, lambda n: known, settings)).audio
+    own = slice((12 + 3) * HOP, (40 - 3) * HOP)
+    np.testing.assert_allclose(two[:, own], audio[:, own], atol=1e-5)
+    assert np.abs(two - audio)[:, 44 * HOP : 52 * HOP].max() > 1e-3
+    with pytest.raises(InputError, match="Nothing"):
+        next(latent_music.painted(generator, audio, RATE, lambda n: known | True, settings))
+
+
+def test_latents_of_known_cells_are_held_in_the_walk(generator):
+    """The guess keeps them at every noise level, so what is drawn beside them is drawn to fit."""
+    parts, config = latent_music.parts_of(generator), generator.config
+    source = torch.randn(1, *config.shape)
+    known = torch.zeros(config.shape[1:], dtype=torch.bool)
+    known[:, :5] = True
+    settings = Drawn(steps=3, cfg_scale=1.0)
+    chosen = latent_music.how(generator, parts, settings, 1, 1)
+    made = latent_music.drawn(generator, settings, chosen, config.n_frames, 0, source=source, known=known)
+    assert torch.equal(made[..., :5], source[..., :5])
+    other = latent_music.drawn(generator, settings, chosen, config.n_frames, 0, source=-source, known=known)
+    assert float((made - other)[..., 5:].abs().max()) > 1e-3
+
+
+def test_then_takes_a_place_between_the_prompts():
+    with pytest.raises(ValueError, match="alpha"):
+        Settings(prompt="a", then="b")

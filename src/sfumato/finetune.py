@@ -266,12 +266,14 @@ def put_on(adapter: Path, model: str, out: Path) -> Path:
     Raises
     ------
     InputError
-        The model is not that one.
+        The model is not that one, or `out` is there and no model.
     ModelError
         The file is no adapter, or broken.
     ResourceError
         The folder can't be written.
     """
+    if out.exists() and not (out / "model.yaml").is_file():
+        raise InputError(f"{out} is there already and no model's folder. Choose another name.")
     factors, about = read_tensors(adapter)
     if not {"card", "scale", "name", "base", "sha256"} <= about.keys():
         raise ModelError(f"{adapter} is no adapter. Give the {ADAPTER} that sfumato finetune wrote.")

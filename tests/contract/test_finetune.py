@@ -128,6 +128,11 @@ def test_the_adapter_alone_is_small_and_makes_the_same_model(made, base, tmp_pat
     assert (made / ADAPTER).stat().st_size < 40_000
     assert {value.dtype for value in read_tensors(made / ADAPTER)[0].values()} == {torch.float16}
     assert run("finetune", made / ADAPTER, "--model", base, "--out", tmp_path / "again") == 0
+    assert run("finetune", made / ADAPTER, "--model", base, "--word", WORD, "--out", tmp_path / "again") == 2
+    assert run("finetune", made / ADAPTER, "--model", base) == 2
+    with pytest.raises(InputError, match="there already"):
+        put_on(made / ADAPTER, str(base), made)  # the folder of a training is no model's
+    assert (made / "log.jsonl").is_file()
     one, two = load(made), load(tmp_path / "again")
     assert one.card == two.card
     for name, value in one.network.state_dict().items():
@@ -181,14 +186,17 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(base, clips, tmp_path
 
 
 def test_a_training_of_other_clips_or_another_word_is_not_taken_up(base, clips, tmp_path):
-    finetune(clips, settings(base, steps=1), tmp_path / "out")
-    for other in ({"word": "zwx gamelan"}, {"rank": 2}, {"prior": 0}, {"alpha": 1.0}):
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(clips / "2.wav", one)
+    quick = {"steps": 1, "prior": 1, "prior_steps": 1}
+    finetune(one, settings(base, **quick), tmp_path / "out")
+    for other in ({"word": "zwx gamelan"}, {"rank": 2}, {"alpha": 1.0}):
         with pytest.raises(InputError, match="holds a training of another"):
-            finetune(clips, settings(base, steps=1, **other), tmp_path / "out")
-    fewer = shutil.copytree(clips, tmp_path / "fewer")
-    (fewer / "0.wav").unlink()
+            finetune(one, settings(base, **(quick | other)), tmp_path / "out")
+    shutil.copy(clips / "0.wav", one)
     with pytest.raises(InputError, match="holds a training of another"):
-        finetune(fewer, settings(base, steps=1), tmp_path / "out")
+        finetune(one, settings(base, **quick), tmp_path / "out")
 
 
 def test_own_sounds_are_a_pure_function_of_the_seed(base):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.cli.command import Debug, typed, with_flags
+from sfumato.cli.command import Debug, typed, usage, with_flags
 from sfumato.screen import progress_bar, say
 
 HELP = "Teach a model of music a new word from a few clips; an interrupted training goes on where it stopped."
@@ -36,7 +36,9 @@ def finetune(
 
     checked = typed(settings, Settings)
     if source.suffix == ".safetensors":
-        say(f"Model: {put_on(source, checked.model, out or Path('runs') / source.resolve().parent.name)}")
+        if out is None or checked != Settings(model=checked.model):
+            usage("an adapter takes --out, the folder of the model that it makes, and --model; nothing else.")
+        say(f"Model: {put_on(source, checked.model, out)}")
         return
     with progress_bar() as progress:
         lesson = prepare(source, checked, out or Path("runs") / slug(checked.word), progress)

@@ -17,7 +17,7 @@ def model(config=CONFIG):
     network = riffusion.build(config).eval().requires_grad_(False)
     for parameter in network.parameters():
         if not parameter.any():
-            nn.init.normal_(parameter, std=0.2)
+            nn.init.normal_(parameter, std=0.02)
     return Model("tiny", riffusion.NAME, config, network, Card())
 
 

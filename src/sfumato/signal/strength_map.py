@@ -30,12 +30,13 @@ Grey = NDArray[np.uint8]
 
 BRIGHTNESS, CONTRAST, DOWNSHIFT = 0.05, 200.0, 150
 
-N_FFT, HOP = 4096, 512
-"""Of the transform that a change is limited with; its window is Hann's, squared, whose side lobes fall fastest."""
+N_FFT, HOP = 4.0, 0.5
+"""Of the transform that a change is limited with, in frames of the map; its window is Hann's, squared, whose side lobes
+fall fast."""
 MARGIN_BINS, MARGIN_FRAMES = 6, 2
 """How far from what is kept a change ends, in places of the map."""
-SEGMENT = 512 * HOP
-"""Samples that are limited at a time."""
+SEGMENT = 512
+"""Steps of the transform that are limited at a time."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +102,19 @@ def limited(
     """
     sides = 2 * MARGIN_BINS + 1, 2 * MARGIN_FRAMES + 1
     inner = scipy.ndimage.binary_erosion(free.numpy(), np.ones(sides, bool), border_value=1)
-    window = torch.hann_window(N_FFT, dtype=change.dtype) ** 2
     bins, frames = inner.shape
-    row = (torch.arange(N_FFT // 2 + 1) * 2 * bins / N_FFT).long().clamp(max=bins - 1)
+    n_fft, hop = round(N_FFT * bins), round(HOP * bins)
+    window = torch.hann_window(n_fft, dtype=change.dtype) ** 2
+    row = (torch.arange(n_fft // 2 + 1) * 2 * bins / n_fft).long().clamp(max=bins - 1)
     out = torch.empty_like(change)
-    for start in range(0, change.shape[1], SEGMENT):
-        before = min(start, N_FFT)
-        piece = change[:, start - before : start + SEGMENT + N_FFT]
+    for start in range(0, change.shape[1], SEGMENT * hop):
+        before, stop = min(start, n_fft), start + SEGMENT * hop
+        piece = change[:, start - before : stop + n_fft]
         n = piece.shape[1]
-        spectrum = torch.stft(
-            piece, N_FFT, HOP, window=window, center=True, pad_mode="constant", return_complex=True
-        )
-        centre = start - before + torch.arange(spectrum.shape[-1]) * HOP
+        spectrum = torch.stft(piece, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
+        centre = start - before + torch.arange(spectrum.shape[-1]) * hop
         column = ((centre + bins // 2) // bins).clamp(max=frames - 1)
         mask = torch.from_numpy(inner)[row][:, column].to(change.dtype)
-        kept = torch.istft(spectrum * mask, N_FFT, HOP, window=window, center=True, length=n)
-        out[:, start : start + SEGMENT] = kept[:, before : before + SEGMENT]
+        kept = torch.istft(spectrum * mask, n_fft, hop, window=window, length=n)
+        out[:, start:stop] = kept[:, before : before + SEGMENT * hop]
     return out

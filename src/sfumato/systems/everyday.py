@@ -56,7 +56,7 @@ def release(strength: Float[Tensor, "*m"], curve: Sequence[float]) -> Float[Tens
     """
     places = np.linspace(0, 1, len(curve))
     level = np.exp(np.interp(strength.double().numpy(), places, np.log(curve)))
-    return torch.where(strength > 0, torch.from_numpy(level).to(strength), 0.0)
+    return torch.where(strength > 0, torch.as_tensor(level).to(strength), 0.0)
 
 
 def hold(release: Float[Tensor, "*m"], sigmas: Float[Tensor, " n"]) -> Float[Tensor, "*m"]:

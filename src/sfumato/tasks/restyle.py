@@ -31,7 +31,7 @@ from sfumato.tasks.music import Walked, config_of, denoiser_of, how, sigmas_of, 
 from sfumato.tasks.prompts import notes_on
 from sfumato.tasks.strength import Map
 from sfumato.tasks.stretches import Edit, Walk, frames_of, n_stretches, pictures, sounds
-from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
+from sfumato.tasks.takes import Array, Progress, Take, Written, check, write_all
 from sfumato.tasks.vary import resampled
 
 if TYPE_CHECKING:
@@ -245,7 +245,11 @@ def restyled(
             change = drawn * rms - sound.audio
         back = resampled(change.numpy() / sound.gain, config.sample_rate, sample_rate)[:, : audio.shape[1]]
         back = np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1])))
-        yield take(audio + back, sample_rate, item, steps=chosen.steps, cfg_scale=chosen.cfg_scale, **where.about)
+        # Turned down as a whole, what is kept would be kept no more: what goes beyond full scale is clipped.
+        made = audio + back
+        clipped = int(((np.abs(made) > 1.0) & (np.abs(audio) <= 1.0)).sum())
+        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "clipped_values": clipped} | where.about
+        yield Take(np.where(np.abs(audio) <= 1.0, np.clip(made, -1.0, 1.0), made), sample_rate, item, 1.0, about)
 
 
 def _drawn(config: Config, walk: Walk, sound: Given, where: Mapped, channel: int) -> Float[Tensor, "1 n"]:

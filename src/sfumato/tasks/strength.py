@@ -174,9 +174,14 @@ def pictured(path: Path, rows: int, columns: int, sample_rate: float, hertz_max:
 
 
 def from_picture(grey: NDArray[np.uint8], rows: int, columns: int, sample_rate: float, hertz_max: float) -> Map:
-    """Strengths of a picture whose rows are mel bands from `hertz_max` down to 0, its columns even in time."""
-    hertz = complex_spectrogram.frequencies(rows, sample_rate).double().numpy()
-    mel, top = 2595 * np.log10(1 + hertz / 700), 2595 * np.log10(1 + hertz_max / 700)
-    row = (grey.shape[0] - 1 - np.floor(mel / top * grey.shape[0])).clip(0, grey.shape[0] - 1).astype(int)
-    column = (np.arange(columns) * grey.shape[1] // columns).astype(int)
-    return 1 - grey[np.ix_(row, column)] / 255.0
+    """Strengths of a picture whose rows are mel bands from `hertz_max` down to 0, its columns even in time.
+
+    A place that is in part kept is kept: of the pixels that it covers the lightest counts.
+    """
+    hertz = np.arange(rows) * sample_rate / (2 * rows)
+    mel = np.log10(1 + hertz / 700) / np.log10(1 + hertz_max / 700)
+    height, width = grey.shape
+    first_row = np.minimum(mel * height, height - 1).astype(int)
+    first_column = np.arange(columns) * width // columns
+    lightest = np.maximum.reduceat(np.maximum.reduceat(grey[::-1], first_row, axis=0), first_column, axis=1)
+    return 1 - lightest / 255.0

@@ -342,10 +342,8 @@ def left(audio: np.ndarray, change: np.ndarray, mask: str) -> float:
     from sfumato.tasks.strength import boxes
 
     window = torch.hann_window(2048, dtype=torch.float64)
-    a, b = (
-        torch.stft(torch.from_numpy(x), 2048, 1024, window=window, pad_mode="constant", return_complex=True).abs()[:1024]
-        for x in (audio, change)
-    )
+    both = torch.from_numpy(np.stack([audio, change]))
+    a, b = torch.stft(both, 2048, 1024, window=window, pad_mode="constant", return_complex=True).abs()[:, :1024]
     keep = torch.from_numpy(boxes(mask, 1024, a.shape[1], RATE) == 0)
     return float(10 * torch.log10((b[keep] ** 2).sum() / (a[keep] ** 2).sum() + 1e-30))
 
@@ -445,7 +443,7 @@ def table(options: argparse.Namespace) -> None:
             print(f"| {name} | {span(row['kernel'])} | {row['frechet']:.1f} |")
     if "everyday" in found:
         own = found["everyday"]
-        print(f"\n{own['n']} everyday sounds; kernel distance of the originals to music {own['originals']:.2f}, ", end="")
+        print(f"\n{own['n']} everyday sounds; originals: kernel distance to music {own['originals']:.2f}, ", end="")
         print(f"text score {span(own['originals text score'])}\n")
         print("| downshift | SSIM | CENS | text score | kernel distance to music |\n|---|---|---|---|---|")
         for shift, (mean, error, far) in own["downshift"].items():
@@ -458,7 +456,8 @@ def table(options: argparse.Namespace) -> None:
     if "strength" in found:
         rho = np.array([row["spearman"] for row in found["strength"]["rows"].values()])
         kept = {name: f"{max(values):.0f}" for name, values in found["strength"]["kept"].items()}
-        print(f"\nSpearman of strength and change, {len(rho)} sounds: mean {rho.mean():.3f}, least {rho.min():.3f}, ", end="")
+        print(f"\nSpearman of strength and change, {len(rho)} sounds: mean {rho.mean():.3f}, ", end="")
+        print(f"least {rho.min():.3f}, ", end="")
         print(f"{(rho >= 0.95).sum()} at .95 or more. Change where a map keeps, worst, dB: {kept}")
     if "loops" in found:
         for name in ("loops", "sounds of that length"):

@@ -61,8 +61,8 @@ WHITE = 255
 class Settings(BaseSettings):
     """What a published checkpoint is to make, and how; defaults are upstream's."""
 
-    prompt: str = Field("", description="what it is to sound like; (word:1.3) weighs more, [word] less")
-    negative: str = Field("", description="what it is not to sound like")
+    prompt: str | None = Field(None, description="what it is to sound like; (word:1.3) weighs more, [word] less")
+    negative: str | None = Field(None, description="what it is not to sound like")
     then: str | None = Field(None, description="prompt at the other end; alpha or frames say how far to go there")
     alpha: float | None = Field(
         None, ge=0, le=1, description="how far towards the other end: 0 not at all, 1 all the way"
@@ -185,8 +185,9 @@ def riffuse(
     if hold is not None and source is None:
         raise InputError("A map says how much of a source is kept, and there is none. Give one.")
     start = None if source is None else _source(published, source, hold, map_columns)
-    prompts = (settings.prompt, settings.prompt if settings.then is None else settings.then)
-    first, second, avoided = published.text([*prompts, settings.negative])
+    said = settings.prompt or ""
+    prompts = (said, said if settings.then is None else settings.then)
+    first, second, avoided = published.text([*prompts, settings.negative or ""])
     scale = _between(settings.cfg_scale, settings.then_cfg_scale, alpha)
     strength = _between(settings.strength or DRAWN_STRENGTH, settings.then_strength, alpha)
     sigmas = published.schedule.sigmas(settings.steps, 1.0 if start is None else strength)

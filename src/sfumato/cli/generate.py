@@ -38,13 +38,13 @@ def generate(
     settings: Mapping[str, Any],
 ) -> None:
     """Draw new sounds."""
-    from sfumato.model import load
+    from sfumato.tasks.by_system import loaded
     from sfumato.tasks.generate import WAYS, generate_files
 
-    loaded = load(model or ("dance" if settings["prompt"] is None else "riffusion"))
-    typed = given(settings, loaded, WAYS)
+    own = loaded(model or ("dance" if settings["prompt"] is None else "riffusion"))
+    typed = given(settings, own, WAYS)
     with progress_bar() as progress:
-        written = generate_files(destination, loaded, typed, progress)
+        written = generate_files(destination, own, typed, progress)
     show(written, as_json)
 
 

@@ -39,14 +39,14 @@ def transform(
     settings: Mapping[str, Any],
 ) -> None:
     """Make something else of a sound."""
-    from sfumato.model import load
+    from sfumato.tasks.by_system import loaded
     from sfumato.tasks.transform import WAYS
     from sfumato.tasks.transform import transform as run
 
-    loaded = load(model or ("dance" if settings["prompt"] is None else "riffusion"))
-    typed = given(settings, loaded, WAYS)
+    own = loaded(model or ("dance" if settings["prompt"] is None else "riffusion"))
+    typed = given(settings, own, WAYS)
     with progress_bar() as progress:
-        written = run(source, destination, loaded, typed, progress)
+        written = run(source, destination, own, typed, progress)
     if written.clipped_values:
         what = f"{written.clipped_values} values lay beyond full scale and were clipped"
         sys.stderr.write(f"warning: {what}; a quieter input or gentler settings avoid it\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
 
@@ -12,7 +13,25 @@ from pydantic.fields import FieldInfo
 
 from sfumato.config import Settings
 from sfumato.errors import InputError
-from sfumato.model import Model
+from sfumato.model import Model, load
+from sfumato.tasks.published_checkpoint import is_published, load_published
+
+
+def loaded(model: str | Path | Model) -> Model:
+    """A model by its name or folder, one in diffusers' format included; a loaded one as it is.
+
+    Raises
+    ------
+    InputError
+        There is no such model.
+    MissingExtraError
+        It is in diffusers' format, and the extra `hub` isn't installed.
+    ModelError
+        It is broken.
+    """
+    if isinstance(model, Model):
+        return model
+    return load_published(model) if is_published(model) else load(model)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config import parse
-from sfumato.model import Model, load
-from sfumato.tasks.by_system import BySystem
+from sfumato.model import Model
+from sfumato.tasks.by_system import BySystem, loaded
 from sfumato.tasks.takes import Progress, Take, Written
 
 NAME = "generate"
@@ -20,8 +20,14 @@ WAYS = BySystem(
         "dance_diffusion": "sfumato.tasks.draw",
         "rave_prior": "sfumato.tasks.draw",
         "riffusion": "sfumato.tasks.music",
+        "published_riffusion": "sfumato.tasks.published_riffusion",
     },
-    kinds={"dance_diffusion": "dance", "rave_prior": "dance", "riffusion": "riffusion"},
+    kinds={
+        "dance_diffusion": "dance",
+        "rave_prior": "dance",
+        "riffusion": "riffusion",
+        "published_riffusion": "published",
+    },
     flags={"kind": "--class", "loop": "--loop"},
 )
 """Who generates, and how."""
@@ -56,9 +62,9 @@ def generate(
     >>> first.audio.shape
     (1, 13230)
     """
-    loaded = model if isinstance(model, Model) else load(model)
-    checked = parse(settings or {}, WAYS.settings_of(loaded), f"generate with {loaded.name}")
-    made: Iterator[Take] = WAYS.module(loaded).takes(loaded, checked, progress)
+    own = loaded(model)
+    checked = parse(settings or {}, WAYS.settings_of(own), f"generate with {own.name}")
+    made: Iterator[Take] = WAYS.module(own).takes(own, checked, progress)
     return made
 
 
@@ -75,7 +81,7 @@ def generate_files(
     ResourceError
         The disk is full or the folder can't be written; files made before are whole.
     """
-    loaded = model if isinstance(model, Model) else load(model)
-    checked = parse(settings or {}, WAYS.settings_of(loaded), f"generate with {loaded.name}")
-    written: Written = WAYS.module(loaded).files(loaded, Path(out), checked, progress)
+    own = loaded(model)
+    checked = parse(settings or {}, WAYS.settings_of(own), f"generate with {own.name}")
+    written: Written = WAYS.module(own).files(own, Path(out), checked, progress)
     return written

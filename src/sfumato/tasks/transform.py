@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config import parse
-from sfumato.model import Model, load
-from sfumato.tasks.by_system import BySystem
+from sfumato.model import Model
+from sfumato.tasks.by_system import BySystem, loaded
 from sfumato.tasks.takes import Progress, Written
 
 NAME = "transform"
@@ -20,8 +20,14 @@ WAYS = BySystem(
         "dance_diffusion": "sfumato.tasks.vary",
         "rave": "sfumato.tasks.timbre",
         "riffusion": "sfumato.tasks.restyle",
+        "published_riffusion": "sfumato.tasks.published_riffusion",
     },
-    kinds={"dance_diffusion": "dance", "rave": "rave", "riffusion": "riffusion"},
+    kinds={
+        "dance_diffusion": "dance",
+        "rave": "rave",
+        "riffusion": "riffusion",
+        "published_riffusion": "published",
+    },
     flags={"kind": "--class", "other": "--with"},
 )
 """Who transforms, and how."""
@@ -53,9 +59,9 @@ def transform(
     ResourceError
         The disk is full or the folder can't be written; what was written before is whole.
     """
-    loaded = model if isinstance(model, Model) else load(model)
-    checked = parse(settings or {}, WAYS.settings_of(loaded), f"transform with {loaded.name}")
-    written: Written = WAYS.module(loaded).transform(
-        loaded, Path(source), Path(destination), checked, progress
+    own = loaded(model)
+    checked = parse(settings or {}, WAYS.settings_of(own), f"transform with {own.name}")
+    written: Written = WAYS.module(own).transform(
+        own, Path(source), Path(destination), checked, progress
     )
     return written

@@ -1,5 +1,7 @@
 """Make-An-Audio from a folder of sounds to sounds: trained, drawn, guided, changed and painted in miniature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -64,7 +66,9 @@ def told(seed: int, n: int = 1) -> Wanted:
 def test_it_trains_on_latents_of_unit_size_and_is_bound_to_its_autoencoder(trained):
     loaded = model.load(trained / "out")
     vae = model.load(trained / "mel-vae")
-    assert loaded.config.vae_digest == model.digest(vae)
+    assert loaded.config.vae_digest == make_an_audio.digest_of(vae)
+    measured = replace(vae, card=vae.card.model_copy(update={"figures": {"error_db": 3.0}}))
+    assert make_an_audio.digest_of(measured) == make_an_audio.digest_of(vae)
     plan = preset.load("make-an-audio-tiny", [f"config.vae={trained / 'mel-vae'}"])
     rows = preset.recordings(trained / "sounds")
     data = mel_latents.examples(
@@ -128,6 +132,13 @@ def test_what_is_drawn_depends_on_the_prompt_and_on_the_seed(generator):
     assert torch.equal(latents(prompt="a bell"), bell)
     for other in ({"prompt": "rain on a roof"}, {"prompt": "a bell", "seed": 1}, {"prompt": "a bell", "key": "Am"}):
         assert float((latents(**other) - bell).abs().max()) > 1e-3
+
+
+def test_by_default_a_sound_takes_one_window(generator):
+    config = generator.config
+    n = latent_music.length_of(Settings(), config)
+    assert latent_music.frames_of(n, config) == config.n_frames < latent_music.frames_of(n + HOP, config)
+    assert log_mel(torch.zeros(1, n), RATE).shape[2] == config.n_frames * STEP
 
 
 def test_files_and_their_record(generator, tmp_path):

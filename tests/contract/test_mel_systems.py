@@ -37,6 +37,11 @@ def test_a_folder_of_sounds_is_enough(name, sounds, tmp_path):
     assert all(np.isfinite(list(line.values())).all() for line in lines if "total" in line)
 
 
+def pitch(audio: np.ndarray, rate: int) -> float:
+    """Frequency of the strongest partial."""
+    return float(np.abs(np.fft.rfft(audio, 1 << 18)).argmax() * rate / (1 << 18))
+
+
 def test_crops_are_at_the_configuration_s_rate_whatever_the_recordings_is(sounds):
     config = mel_vae.Config(n_frames=32)
     rows = preset.recordings(sounds)
@@ -46,6 +51,8 @@ def test_crops_are_at_the_configuration_s_rate_whatever_the_recordings_is(sounds
     assert torch.equal(audio, data.batch(3, 5, 2, 0, 1)["audio"])
     row = data.sounds.long[0]
     whole, rate = sf.read(sounds / row.path, dtype="float32")
+    pitches = np.array([pitch(*sf.read(sounds / one.path)) for one in data.sounds.long])
+    assert all(np.min(np.abs(np.log2(pitch(one.numpy(), RATE) / pitches))) < 0.02 for one in audio)
     at_rate = librosa.resample(whole, orig_sr=rate, target_sr=RATE)
     made = unprompted.prompted.crop(row, sounds, 4000, 8000, 1, RATE)[0]
     np.testing.assert_allclose(made, at_rate[4000:12000], atol=2e-3)

@@ -28,6 +28,7 @@ References
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
@@ -145,7 +146,7 @@ def vae_of(config: Config) -> MelVae:
         It is missing, another one than the generator was trained with, or doesn't fit; says what to do.
     """
     found = _part(config, "vae", "mel_vae")
-    if config.vae_digest and model.digest(found) != config.vae_digest:
+    if config.vae_digest and digest_of(found) != config.vae_digest:
         raise ModelError(
             f"The autoencoder {config.vae} is another one than this generator was trained with. Write where that one "
             "is as config.vae into the generator's model.yaml, or train the generator again."
@@ -159,6 +160,11 @@ def vae_of(config: Config) -> MelVae:
             f"{network.config.rows // STEP} rows, the generator is made for {channels} and {rows}."
         )
     return network
+
+
+def digest_of(vae: Model) -> str:
+    """SHA-256 of what latents depend on: an autoencoder's weights and configuration, whatever its card says."""
+    return model.digest(replace(vae, card=model.Card()))
 
 
 def vocoder_of(config: Config) -> Model:
@@ -193,6 +199,6 @@ def _part(config: Config, key: str, system: str) -> Model:
 def finish(network: nn.Module, config: Config, batches: list[dict[str, Tensor]]) -> tuple[nn.Module, Config]:
     """The trained generator, bound to its autoencoder by digest, and by name where that is a shipped one."""
     vae = _part(config, "vae", "mel_vae")
-    digest = model.digest(vae)
-    named = vae.name if vae.name in model.shipped() and model.digest(model.load(vae.name)) == digest else config.vae
+    digest = digest_of(vae)
+    named = vae.name if vae.name in model.shipped() and digest_of(model.load(vae.name)) == digest else config.vae
     return network, config.model_copy(update={"vae": named, "vae_digest": digest})

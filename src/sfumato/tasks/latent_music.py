@@ -107,7 +107,7 @@ def takes(
 ) -> Iterator[Take]:
     """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
     config, parts, n = config_of(model), parts_of(model), length_of(settings, config_of(model))
-    frames = max(config.n_frames, -(-(-(-n // HOP) + 1) // STEP))
+    frames = frames_of(n, config)
     chosen = how(model, parts, settings, frames, n)
     for item in range(settings.count):
         report = told(progress, item, settings.count, chosen.steps)
@@ -129,8 +129,14 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
 
 
 def length_of(settings: Settings, config: Config) -> int:
-    """Samples of each sound."""
-    return max(1, round((settings.seconds or config.n_frames * STEP * HOP / config.sample_rate) * config.sample_rate))
+    """Samples of each sound; by default as many as one window's frames reach."""
+    window = (config.n_frames * STEP - 1) * HOP
+    return window if settings.seconds is None else max(1, round(settings.seconds * config.sample_rate))
+
+
+def frames_of(n_samples: int, config: Config) -> int:
+    """Latent frames that a sound of `n_samples` is drawn as: a window or more."""
+    return max(config.n_frames, -(-(-(-n_samples // HOP) + 1) // STEP))
 
 
 def how(model: Model, parts: Parts, settings: Drawn, frames: int, n: int) -> How:
@@ -286,7 +292,7 @@ def painted(
     cells = known(mel.shape[2])
     if bool(cells.all()):
         raise InputError("Nothing of the sound is missing. Say where it is to be drawn.")
-    chosen = how(model, parts, settings, max(config.n_frames, -(-mel.shape[2] // STEP)), own.shape[1])
+    chosen = how(model, parts, settings, frames_of(own.shape[1], config), own.shape[1])
     for item in range(settings.count):
         made = paint(model, parts, mel, cells, settings, chosen, item)
         sound = sound_of(parts, made, own.shape[1], settings, item)

@@ -8,6 +8,7 @@
     python benchmarks/music.py strength  --data DIR --out runs/music
     python benchmarks/music.py loops     --out runs/music
     python benchmarks/music.py speed     --out runs/music              # of a machine that does nothing else
+    python benchmarks/music.py picture   --data DIR --out docs         # docs/images, docs/sounds
     python benchmarks/music.py table     --out runs/music
 
 DIR holds sounds with captions (docs/data.md): studies, everyday sounds, one-shots. Prompts, references and sounds are
@@ -391,6 +392,37 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def picture(options: argparse.Namespace) -> None:
+    """Draw six prompts, and an everyday sound with what becomes of it; keep some of them as sounds."""
+    import soundfile as sf
+
+    from sfumato.tasks.sheet import drawn
+    from sfumato.tasks.takes import Take
+
+    said = ("piano melody", "rock beat on rock drums", "flute melody", "church organ chords", "music box arpeggio",
+            "growling wolf")  # fmt: skip
+    made = [next(generate(options.model, {"prompt": prompt, "seed": 7})) for prompt in said]
+    (options.out / "images").mkdir(exist_ok=True)
+    (options.out / "images" / "riffusion.png").write_bytes(drawn(made, list(said), "six prompts, one seed"))
+    model = load(options.model)
+    row, audio = next((row, audio) for row, audio in everyday_sounds(options, "test", 40) if row.seconds > 4)
+    takes = [Take(audio[None], RATE, 0, 1.0, {})]
+    names = [row.labels.get("sound", row.recording)]
+    for name, settings in (
+        ("mask loudness", {"mask": "loudness"}),
+        ("strength 0.5", {"strength": 0.5}),
+        ("1 to 2 s, 500 to 4000 Hz", {"mask": "1:2@500:4000", "strength": 1.0}),
+    ):
+        wanted = restyle.Settings(prompt="piano melody", seed=7, **settings)
+        takes.append(next(restyle.restyled(model, audio[None], RATE, wanted)))
+        names.append(name)
+    (options.out / "images" / "everyday.png").write_bytes(drawn(takes, names, "an everyday sound, towards a piano"))
+    kept = {"riffusion-piano": made[0], "riffusion-drums": made[1], "riffusion-flute": made[2]}
+    kept |= {"everyday-source": takes[0], "everyday-loudness": takes[1]}
+    for name, one in kept.items():
+        sf.write(options.out / "sounds" / f"{name}.ogg", one.audio[0], RATE, format="OGG", subtype="VORBIS")
+
+
 PARTS = {
     "calibrate": calibrate, "text": text_following, "facts": facts, "quality": quality, "everyday": everyday,
     "strength": strength, "loops": loops, "speed": speed,
@@ -401,15 +433,15 @@ OPTIONS = argparse.Namespace()
 def main() -> None:
     """Measure a part, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=(*PARTS, "table"))
+    parser.add_argument("part", choices=(*PARTS, "picture", "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="riffusion")
     parser.add_argument("--count", type=int, default=64, help="prompts, and sounds")
     options = parser.parse_args(namespace=OPTIONS)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.part == "table":
-        table(options)
+    if options.part in ("table", "picture"):
+        (table if options.part == "table" else picture)(options)
         return
     found = PARTS[options.part](options)
     (options.out / f"{options.part}.json").write_text(json.dumps(found, indent=1))

@@ -17,7 +17,7 @@ from sfumato.signal import complex_spectrogram
 from sfumato.systems import riffusion
 from sfumato.tasks import budget, music, stretches
 from sfumato.tasks.generate import generate, generate_files
-from sfumato.tasks.music import How, Settings, config_of, denoiser_of, sigmas_of
+from sfumato.tasks.music import How, Settings, denoiser_of, sigmas_of
 from sfumato.tasks.prompts import Asked, notes_on, wanted_of
 from sfumato.tasks.stretches import Walk
 
@@ -144,7 +144,8 @@ def test_windows_of_a_loop_begin_where_phases_repeat():
 def test_words_tempo_and_key_change_what_is_drawn_and_guidance_does():
     plain = drawn(seconds=0.2)[0].audio
     others = [{"prompt": "piano"}, {"prompt": "drums"}, {"bpm": 90.0}, {"key": "Am"}, {"key": "A"}]
-    others += [{"prompt": "piano", "cfg_scale": 4.0}, {"prompt": "piano", "cfg_scale": 4.0, "negative": "drums"}]
+    strict = {"prompt": "piano", "cfg_scale": 4.0}
+    others += [{"negative": "drums", "cfg_scale": 4.0}, strict, strict | {"negative": "drums"}]
     made = [plain, *(drawn(seconds=0.2, **other)[0].audio for other in others)]
     for i, a in enumerate(made):
         assert not any(np.allclose(a, b, atol=1e-6) for b in made[i + 1 :])
@@ -298,5 +299,39 @@ def _rows():
             start += width
 
 
-def test_the_model_s_configuration_is_its_own():
-    assert config_of(TINY) is CONFIG
+def test_what_a_stretch_leaves_is_no_more_than_its_end():
+    kept = []
+    original = guide.follow
+
+    def follow(denoise, trail):
+        kept.extend(state.untyped_storage().nbytes() / (state.numel() * 4) for state in trail.values())
+        return original(denoise, trail)
+
+    stretches.guide.follow, before = follow, stretches.guide.follow
+    try:
+        list(stretches.pictures(CONFIG, _walk(gaussian), CONFIG.window + 1))
+    finally:
+        stretches.guide.follow = before
+    assert kept and max(kept) == 1.0
+
+
+def test_a_budget_counts_windows_and_evaluations(monkeypatch):
+    counted = []
+    monkeypatch.setattr(budget, "seconds_of", lambda evaluate: 0.1)
+    monkeypatch.setattr(budget, "evaluations", lambda b, s, windows: counted.append((s, windows)) or 8)
+    drawn(seconds=0.1, budget="9s", sampler="heun")
+    drawn(seconds=2.0, loop=True, budget="9s")
+    assert counted[0] == (0.2, 1)
+    assert counted[1] == (0.1, -(-round(2 * RATE / HALF / 4) * 4 // (CONFIG.window // 2)))
+
+
+def test_a_way_to_another_prompt_takes_more_than_a_stretch():
+    with pytest.raises(InputError, match="Give more seconds, or alpha"):
+        drawn(seconds=0.1, prompt="a", then="b")
+
+
+def test_a_loop_that_is_out_of_tune_says_so(tmp_path):
+    folder = tiny_riffusion.folder(tmp_path / "tiny")
+    written = generate_files(tmp_path / "l.wav", folder, {"loop": True, "seconds": 0.57, "steps": 2})
+    cents = json.loads(written.json.read_text())["takes"][0]["tuned_cents"]
+    assert abs(cents) > music.HEARD_CENTS and f"{cents:+.0f} cents" in written.notes[0]

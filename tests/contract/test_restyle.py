@@ -48,7 +48,7 @@ def test_what_is_kept_in_time_stays_to_the_last_bit_that_counts():
 def test_what_is_kept_in_frequency_stays_60_db_below():
     audio = 0.3 * sound(2.0)
     take = changed(audio, mask="0:9@2000:4000", strength=0.6)
-    assert not take.how["clipped_values"]
+    assert take.how["least_change"] == 1.0
     low = np.abs(np.fft.rfft((take.audio - audio * take.gain)[0] * np.hanning(len(audio[0]))))
     before = np.abs(np.fft.rfft(audio[0] * np.hanning(len(audio[0]))))
     kept = np.fft.rfftfreq(len(audio[0]), 1 / RATE) < 1950
@@ -57,10 +57,35 @@ def test_what_is_kept_in_frequency_stays_60_db_below():
 
 
 def test_level_and_length_and_channels_are_kept():
-    audio = np.concatenate([sound(), 0.5 * sound(seed=1)])
-    take = changed(audio, strength=0.6)
-    assert take.audio.shape == audio.shape
-    assert np.sqrt(np.mean(take.audio**2)) == pytest.approx(np.sqrt(np.mean(audio**2)), rel=0.02)
+    audio = 0.2 * np.concatenate([sound(), 0.01 * sound(seed=1), np.zeros((1, RATE))])
+    for mask in (None, "high"):
+        take = changed(audio, strength=0.6, mask=mask)
+        assert take.audio.shape == audio.shape and take.how["least_change"] == 1.0
+        before, after = (np.sqrt(np.mean(x**2, axis=1)) for x in (audio, take.audio))
+        np.testing.assert_allclose(after, before, rtol=0.02 if mask is None else 0.2)
+        assert not take.audio[2].any()
+
+
+def test_what_would_go_beyond_full_scale_is_turned_down_slowly():
+    time = np.arange(2 * RATE) / RATE
+    audio, change = np.zeros((2, len(time))), 0.4 * np.sin(2 * np.pi * 1000 * time)[None].repeat(2, axis=0)
+    audio[0, 8000:8100] = 0.9
+    factor = restyle._room(audio, change, RATE)
+    assert np.abs(audio + factor * change).max() <= 1 + 1e-12
+    assert factor.min() == pytest.approx(0.1 / np.abs(change[0, 8000:8100]).max(), rel=0.05)
+    assert (factor[: 8000 - 900] > 1 - 1e-9).all() and (factor[8100 + 900 :] > 1 - 1e-9).all()
+    spectrum = np.abs(np.fft.rfft((factor * change)[0] * np.hanning(len(time)))) ** 2
+    far = np.abs(np.fft.rfftfreq(len(time), 1 / RATE) - 1000) > 130  # beyond the margin of what is kept
+    assert 10 * np.log10(spectrum[far].sum() / spectrum.sum()) < -60
+    assert (restyle._room(audio, 0.1 * change, RATE) == 1).all()
+
+
+def test_channels_that_cancel_out_still_have_a_map():
+    one = sound(1.0)
+    take = changed(np.concatenate([one, -one]), mask="harmonic")
+    assert take.how["mean_strength"] > 0.05
+    with pytest.raises(InputError, match="NaN"):
+        changed(np.full((1, RATE), np.nan))
 
 
 def test_another_rate_comes_back_at_its_own():

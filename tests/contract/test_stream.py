@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 import tiny_riffusion
+import torch
 
 from sfumato import cli
 from sfumato.errors import InputError
+from sfumato.networks import text
 from sfumato.tasks import play, stream
 from sfumato.tasks.generate import generate
+from sfumato.tasks.prompts import wanted_of
 from sfumato.tasks.stream import Settings, Steering, blocks, to_card, to_file
 
 TINY, CONFIG = tiny_riffusion.model(), tiny_riffusion.CONFIG
@@ -43,13 +46,36 @@ def test_the_stream_is_the_sound_that_generate_draws():
 def test_the_way_to_the_next_prompt_takes_its_time():
     steering = Steering(wanted(then="drums", over=10.0))
     assert [steering.at(s)[1] for s in (0.0, 5.0, 10.0, 50.0)] == [0.0, 0.5, 1.0, 1.0]
+    assert steering.at(50.0)[2] is None
     steering.towards("flute")
-    settings, way = steering.at(55.0)
-    assert (settings.prompt, settings.then, way) == ("drums", "flute", 0.5)
+    settings, way, start = steering.at(55.0)
+    assert (settings.then, way) == ("flute", 0.5)
+    torch.testing.assert_close(start.sentence, text.load().encode(["drums"]).sentence)
     with pytest.raises(InputError, match="Write it in English"):
         steering.towards("ᚠᚢᚦ")
     assert steering.at(60.0)[0].then == "flute"
     assert Steering(wanted()).at(9.0)[1] == 0.0
+
+
+def test_another_prompt_on_the_way_makes_no_jump():
+    for settings in (wanted(then="drums", over=10.0), wanted(then="drums", alpha=0.3)):
+        steering = Steering(settings)
+        before = wanted_of(*steering.at(3.0))
+        steering.towards("flute")
+        after = wanted_of(*steering.at(3.0))
+        torch.testing.assert_close(before.sentence, after.sentence)
+        there = wanted_of(*steering.at(100.0))
+        torch.testing.assert_close(there.sentence, text.load().encode(["flute"]).sentence)
+
+
+def test_what_fails_while_drawing_is_raised_and_no_card_is_opened(folder, monkeypatch):
+    opened = []
+    cards = types.SimpleNamespace(OutputStream=lambda **_: opened.append(1), PortAudioError=OSError)
+    monkeypatch.setattr(play, "portaudio", lambda: cards)
+    monkeypatch.setattr(stream, "sigmas_of", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        to_card(wanted(model=str(folder), seconds=0.2))
+    assert not opened
 
 
 def test_a_file_is_as_long_as_was_asked(folder, tmp_path):
@@ -78,7 +104,7 @@ class Card:
     PortAudioError = OSError
     heard = np.zeros((0, 1))
 
-    def __init__(self, samplerate, device, channels, dtype, callback):
+    def __init__(self, samplerate, device, channels, dtype, callback, finished_callback):
         assert (samplerate, channels, dtype) == (RATE, 1, "float32")
         self.callback = callback
 

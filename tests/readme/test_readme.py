@@ -12,7 +12,10 @@ import pytest
 import soundfile as sf
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "docs/repair.md", "docs/uasrm.md", "docs/dance.md", "docs/architecture.md")
+DOCUMENTS = (
+    "README.md", "docs/repair.md", "docs/uasrm.md", "docs/dance.md", "docs/riffusion.md", "docs/everyday.md",
+    "docs/architecture.md",
+)  # fmt: skip
 DEMO = ROOT / "examples" / "only_300_stood_damaged.flac"
 
 # Reaches for a package archive, so only its words are checked.

@@ -298,6 +298,6 @@ def denoiser(
 
         return denoise
 
-    if wanted is None:
+    if wanted is None and unwanted is None:
         return bound(None)
     return guide.cfg(bound(wanted), bound(unwanted), cfg_scale, interval)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.signal
@@ -29,10 +29,13 @@ from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, wri
 
 if TYPE_CHECKING:
     from sfumato.diffusion.precondition import Denoiser
+    from sfumato.networks.text import Encoded
 
 Sampler = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "ancestral", "ddim", "iplms"]
 
 SHORTEST_LOOP_S = 0.5
+HEARD_CENTS = 8.0
+"""Detuning that a user is told of."""
 
 
 class Walked(Asked):
@@ -94,8 +97,13 @@ def takes(
     model: Model, settings: Settings, progress: Progress = lambda done, total, text: None
 ) -> Iterator[Take]:
     """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
+    notes_on(settings)
     config, n = config_of(model), length_of(settings, config_of(model))
-    chosen = how(model, settings, frames_of(n, config))
+    frames = frames_of(n, config)
+    if settings.then is not None and settings.alpha is None and n_stretches(config, frames) == 1:
+        least = config.window * config.half / config.sample_rate
+        raise InputError(f"A way to another prompt takes more than {least:.1f} s. Give more seconds, or alpha.")
+    chosen = how(model, settings, windows_of(settings, config, n))
     for item in range(settings.count):
         audio, tuned = _drawn(model, settings, chosen, n, item, progress)
         told = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "guided": list(chosen.guided)}
@@ -105,9 +113,12 @@ def takes(
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
     config = config_of(model)
-    n, notes = length_of(settings, config), notes_on(settings)
+    n = length_of(settings, config)
+    notes = (*notes_on(settings), *notes_on_tuning(settings, config, n))
     check(out, settings.count, config.sample_rate, 1, n)
-    about = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None, "notes": list(notes)}
+    about: dict[str, Any] = {"sample_rate": config.sample_rate, "notes": list(notes)}
+    about |= {"loop_samples": n if settings.loop else None}
+    about |= {"arithmetic": "bfloat16" if half_precision() else "float32"}
     keep = sheet.Sheet(out, settings.count) if settings.pictures else None
     made = takes(model, settings, progress)
     written = write_all(out, made if keep is None else keep.seen(made), settings.count, model, settings, about)
@@ -129,14 +140,35 @@ class How:
     guided: tuple[float, float]
 
 
-def how(model: Model, settings: Walked, frames: int) -> How:
-    """Steps and guidance: as set, or as the budget allows."""
+def windows_of(settings: Settings, config: Config, n: int) -> int:
+    """Windows that are evaluated at each step of a sound of `n` samples."""
+    if settings.loop:
+        return -(-loop_frames(config, n) // (config.window // 2))
+    return n_stretches(config, frames_of(n, config))
+
+
+def loop_frames(config: Config, n: int) -> int:
+    """Frames of a loop that is then tuned to `n` samples."""
+    return max(TURN, round(n / config.half / TURN) * TURN)
+
+
+def notes_on_tuning(settings: Settings, config: Config, n: int) -> tuple[str, ...]:
+    """That a loop is out of tune, where that can be heard."""
+    cents = 1200 * math.log2(loop_frames(config, n) * config.half / n) if settings.loop else 0.0
+    if abs(cents) < HEARD_CENTS:
+        return ()
+    return (f"to be exactly as long as it should, the loop is tuned by {cents:+.0f} cents; a longer one needs less",)
+
+
+def how(model: Model, settings: Walked, windows: int, sigma_max: float | None = None) -> How:
+    """Steps and guidance: as set, or as the budget allows for so many windows a step, from `sigma_max` down."""
     if settings.budget is None:
         return How(settings.steps, settings.cfg_scale, settings.guided)
     config = config_of(model)
-    seconds = budget.seconds_of(partial(evaluated_once, model))
-    allowed = budget.evaluations(budget.parsed(settings.budget), seconds, n_stretches(config, frames))
-    steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, partial(sigmas_of, config))
+    seconds = budget.seconds_of(partial(evaluated_once, model)) * (2 if settings.sampler == "heun" else 1)
+    allowed = budget.evaluations(budget.parsed(settings.budget), seconds, windows)
+    grid = partial(sigmas_of, config, sigma_max=sigma_max)
+    steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, grid)
     return How(steps, settings.cfg_scale if guided is not None else 1.0, guided or settings.guided)
 
 
@@ -148,17 +180,29 @@ def evaluated_once(model: Model) -> None:
         denoiser_of(model)(x, torch.ones(1))
 
 
-def denoiser_of(model: Model, asked: Asked | None = None, chosen: How | None = None, alpha: float = 0.0) -> Denoiser:
+def half_precision() -> bool:
+    """Whether the processor computes in half precision."""
+    has = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(has and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def denoiser_of(
+    model: Model,
+    asked: Asked | None = None,
+    chosen: How | None = None,
+    alpha: float = 0.0,
+    start: Encoded | None = None,
+) -> Denoiser:
     """The denoiser of windows; in half precision where the processor computes with it."""
     config = config_of(model)
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = half_precision()
     chosen = chosen or How(2, 1.0, (0.0, math.inf))
-    wanted = None if asked is None else wanted_of(asked, alpha)
+    wanted = None if asked is None else wanted_of(asked, alpha, start)
     unwanted = None if asked is None else unwanted_of(asked)
     inner = riffusion.denoiser(model.network, config, wanted, unwanted, chosen.cfg_scale, chosen.guided)
 
     def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bool(fast)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             return inner(x, sigma).float()
 
     return denoise
@@ -190,8 +234,7 @@ def _drawn(
         step_done=told(progress, item, settings.count, stretches * chosen.steps),
     )
     if settings.loop:
-        frames = max(TURN, round(n / config.half / TURN) * TURN)
-        drawn = loop(config, walk, frames, turns(settings.seed, item))
+        drawn = loop(config, walk, loop_frames(config, n), turns(settings.seed, item))
         bins = complex_spectrogram.unpicture(drawn.double(), config.sample_rate)
         audio = complex_spectrogram.circular_sound(bins).numpy()
         exact = audio if audio.shape[1] == n else scipy.signal.resample(audio, n, axis=1)
@@ -204,7 +247,7 @@ def _way(settings: Settings, last: float, second: float) -> float:
     """How far the sound has travelled to its second prompt in the stretch that begins at `second`."""
     if settings.then is None:
         return 0.0
-    return settings.alpha if settings.alpha is not None else min(1.0, second / last) if last > 0 else 0.5
+    return settings.alpha if settings.alpha is not None else min(1.0, second / last)
 
 
 def told(progress: Progress, item: int, count: int, steps: int) -> Callable[[], None]:

@@ -42,8 +42,13 @@ class Asked(Settings):
         return key
 
 
-def wanted_of(asked: Asked, alpha: float = 0.0) -> Wanted | None:
+def wanted_of(asked: Asked, alpha: float = 0.0, start: Encoded | None = None) -> Wanted | None:
     """What is asked for, `alpha` of the way to the second prompt; None for nothing in particular.
+
+    Parameters
+    ----------
+    start
+        Where the way begins, in place of the first prompt: what `said_of` gave.
 
     Raises
     ------
@@ -52,12 +57,18 @@ def wanted_of(asked: Asked, alpha: float = 0.0) -> Wanted | None:
     MissingExtraError
         The sentence encoder isn't installed.
     """
-    said = _encoded(asked.prompt)
-    if asked.then is not None and alpha > 0:
-        said = text.morph(said or text.load().encode([""]), text.load().encode([asked.then], weighted=True), alpha)
+    said = said_of(asked, alpha, start)
     if said is None and asked.bpm is None and asked.key is None:
         return None
     return _wanted(said, asked.bpm, asked.key)
+
+
+def said_of(asked: Asked, alpha: float = 0.0, start: Encoded | None = None) -> Encoded | None:
+    """What the words say there; errors as for `wanted_of`."""
+    said = start or _encoded(asked.prompt)
+    if asked.then is None or alpha == 0:
+        return said
+    return text.morph(said or text.load().encode([""]), text.load().encode([asked.then], weighted=True), alpha)
 
 
 def unwanted_of(asked: Asked) -> Wanted | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.ndimage
+import scipy.signal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 LONGEST_S = 300.0
 QUIETEST = 1e-5
 PEAK = 0.95
+EASE_S = 0.1
+"""How slowly a change is turned down where the sound would go beyond full scale."""
 STRENGTH = 0.7
 LOUDNESS = "loudness"
 """The published mask."""
@@ -127,8 +131,10 @@ def given(audio: Array, sample_rate: int, config: Config) -> Given:
     Raises
     ------
     InputError
-        It is silent.
+        It is silent, or holds values that are not finite.
     """
+    if not np.isfinite(audio).all():
+        raise InputError("The sound holds values that are NaN or infinite. Repair it first.")
     loudest = float(np.abs(audio).max(initial=0.0))
     if loudest < QUIETEST:
         raise InputError(f"The sound is silent (peak {loudest:.1e}). Give one that can be heard.")
@@ -160,6 +166,9 @@ def mapped(sound: Given, settings: Settings, steps: int, config: Config) -> Mapp
     """
     most = settings.strength or STRENGTH
     mono = sound.audio.mean(dim=0)
+    loudest = sound.audio[int(sound.audio.square().mean(dim=1).argmax())]
+    if float(mono.square().mean()) < 0.25 * float(loudest.square().mean()):
+        mono = loudest  # channels that cancel out
     if settings.mask == LOUDNESS:
         start = float(everyday.release(torch.tensor(most), config.strength))
         sigmas = sigmas_of(config, steps, start)
@@ -220,11 +229,14 @@ def restyled(
 
     Errors as for `transform`.
     """
+    notes_on(settings)
     config = config_of(model)
     sound = given(audio, sample_rate, config)
     frames = frames_of(sound.audio.shape[1], config)
-    chosen = how(model, settings, frames * len(audio))
-    where = mapped(sound, settings, chosen.steps, config)
+    first = mapped(sound, settings, settings.steps, config)
+    windows = n_stretches(config, frames) * len(audio)
+    chosen = how(model, settings, windows, float(first.sigmas[0]))
+    where = first if chosen.steps == settings.steps else mapped(sound, settings, chosen.steps, config)
     denoise = denoiser_of(model, settings, chosen, settings.alpha or 0.0)
     steps = n_stretches(config, frames) * chosen.steps * len(audio)
     for item in range(settings.count):
@@ -237,19 +249,40 @@ def restyled(
             step_done=told(progress, item, settings.count, steps),
         )
         drawn = torch.cat([_drawn(config, walk, sound, where, channel) for channel in range(len(audio))])
-        change = drawn - sound.audio
-        if not bool(where.free.all()):
-            change = strength_map.limited(change, where.free)
-        else:
-            rms = sound.audio.square().mean().sqrt() / drawn.square().mean().sqrt().clamp_min(1e-9)
-            change = drawn * rms - sound.audio
+        change = _levelled(sound.audio, drawn, where.free)
         back = resampled(change.numpy() / sound.gain, config.sample_rate, sample_rate)[:, : audio.shape[1]]
         back = np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1])))
-        # Turned down as a whole, what is kept would be kept no more: what goes beyond full scale is clipped.
-        made = audio + back
-        clipped = int(((np.abs(made) > 1.0) & (np.abs(audio) <= 1.0)).sum())
-        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "clipped_values": clipped} | where.about
-        yield Take(np.where(np.abs(audio) <= 1.0, np.clip(made, -1.0, 1.0), made), sample_rate, item, 1.0, about)
+        factor = _room(audio, back, sample_rate)
+        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "least_change": float(factor.min())}
+        yield Take(audio + factor * back, sample_rate, item, 1.0, about | where.about)
+
+
+def _levelled(
+    before: Float[Tensor, "c n"], drawn: Float[Tensor, "c n"], free: Bool[Tensor, "f t"]
+) -> Float[Tensor, "c n"]:
+    """The change from what was to what was drawn, as loud as it was where it may be; silent channels stay silent."""
+    if not bool(free.all()):
+        before, drawn = strength_map.limited(before, free), strength_map.limited(drawn, free)
+    was, made = (x.square().mean(dim=1, keepdim=True).sqrt() for x in (before, drawn))
+    return drawn * (was / made.clamp_min(1e-9)) - before
+
+
+def _room(audio: Array, change: Array, sample_rate: int) -> Array:
+    """What a change is multiplied by, sample by sample, so that the sum stays within full scale.
+
+    It moves slowly, so that what is kept of the frequencies is still kept: turned down as a whole, or clipped, the
+    sound would lose that.
+    """
+    beyond = np.abs(audio + change) > 1.0
+    if not beyond.any():
+        return np.ones(audio.shape[1])
+    room = np.where(np.abs(audio) < 1.0, (1.0 - np.abs(audio)) / np.maximum(np.abs(change), 1e-12), 0.0)
+    least = np.where(beyond, np.minimum(room, 1.0), 1.0).min(axis=0)
+    length = 2 * round(EASE_S * sample_rate / 2) + 1
+    lowest = scipy.ndimage.minimum_filter1d(least, length, mode="nearest")
+    shape = scipy.signal.windows.hann(length + 2)[1:-1]
+    eased = scipy.signal.fftconvolve(np.pad(lowest, length // 2, mode="edge"), shape / shape.sum(), mode="valid")
+    return np.asarray(np.minimum(eased, least))
 
 
 def _drawn(config: Config, walk: Walk, sound: Given, where: Mapped, channel: int) -> Float[Tensor, "1 n"]:

@@ -11,21 +11,25 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from sfumato.audio import write_blocks
-from sfumato.errors import InputError, ResourceError, SfumatoError
+from sfumato.errors import InputError, ResourceError
 from sfumato.model import Model, load
 from sfumato.tasks import play
 from sfumato.tasks.music import How, Walked, config_of, denoiser_of, sigmas_of
-from sfumato.tasks.prompts import Asked, notes_on
+from sfumato.tasks.prompts import Asked, notes_on, said_of
 from sfumato.tasks.stretches import Walk, pictures, sounds
 from sfumato.tasks.takes import SUBTYPE, Array, Progress, check
+
+if TYPE_CHECKING:
+    from sfumato.networks.text import Encoded
 
 NAME = "stream"
 LONGEST_S = 24 * 3600.0
@@ -50,6 +54,7 @@ class Steering:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._lock = settings, threading.Lock()
         self._begun, self._now = 0.0, 0.0
+        self._start: Encoded | None = None
 
     def towards(self, prompt: str) -> tuple[str, ...]:
         """Go to another prompt from the next stretch on; what is to be known about it.
@@ -61,21 +66,24 @@ class Steering:
         """
         notes = notes_on(Asked(prompt=prompt))
         with self._lock:
-            here = self._settings.then or self._settings.prompt
-            self._settings = self._settings.model_copy(update={"prompt": here, "then": prompt})
+            self._start = said_of(self._settings, self._way(self._now), self._start)
+            self._settings = self._settings.model_copy(update={"then": prompt, "alpha": None})
             self._begun = self._now
         return notes
 
-    def at(self, second: float) -> tuple[Settings, float]:
-        """What is wanted, and how far the way to the next prompt is gone."""
+    def at(self, second: float) -> tuple[Settings, float, Encoded | None]:
+        """What is wanted, how far the way to the next prompt is gone, and where it began if not at a prompt."""
         with self._lock:
             self._now = second
-            settings = self._settings
-            if settings.then is None:
-                return settings, 0.0
-            if settings.alpha is not None:
-                return settings, settings.alpha
-            return settings, min(1.0, max(0.0, (second - self._begun) / settings.over))
+            return self._settings, self._way(second), self._start
+
+    def _way(self, second: float) -> float:
+        """How far the way to the next prompt is gone."""
+        if self._settings.then is None:
+            return 0.0
+        if self._settings.alpha is not None:
+            return self._settings.alpha
+        return min(1.0, max(0.0, (second - self._begun) / self._settings.over))
 
 
 def blocks(model: Model, settings: Settings, steering: Steering) -> Iterator[Array]:
@@ -84,8 +92,8 @@ def blocks(model: Model, settings: Settings, steering: Steering) -> Iterator[Arr
     chosen = How(settings.steps, settings.cfg_scale, settings.guided)
 
     def denoise(second: float) -> Any:
-        wanted, way = steering.at(second)
-        return denoiser_of(model, wanted, chosen, way)
+        wanted, way, start = steering.at(second)
+        return denoiser_of(model, wanted, chosen, way, start)
 
     walk = Walk(denoise, sigmas_of(config, settings.steps), settings.sampler, settings.seed, 0)
     for block in sounds(pictures(config, walk, None), config):
@@ -192,34 +200,36 @@ def to_card(
     """
     model, cards = _loaded(settings), play.portaudio()
     rate, steering, buffer = config_of(model).sample_rate, Steering(settings), Buffer()
-    over, spent, failed = threading.Event(), [0.0], list[SfumatoError]()
+    over, spent, stopped = threading.Event(), [0.0], threading.Event()
 
     def draw() -> None:
         made = blocks(model, settings, steering)
-        try:
-            while not over.is_set():
-                if buffer.samples > settings.ahead * rate:
-                    time.sleep(WAIT_S / 4)
-                    continue
-                began = time.perf_counter()
-                buffer.put(next(made))
-                spent[0] += time.perf_counter() - began
-        except SfumatoError as error:
-            failed.append(error)
-            over.set()
+        while not over.is_set():
+            if buffer.samples > settings.ahead * rate:
+                time.sleep(WAIT_S / 4)
+                continue
+            began = time.perf_counter()
+            buffer.put(next(made))
+            spent[0] += time.perf_counter() - began
 
-    artist = threading.Thread(target=draw, daemon=True)
-    artist.start()
-    while not buffer.samples and not over.wait(WAIT_S):
-        pass
+    artist = ThreadPoolExecutor(1).submit(draw)
     try:
+        while not buffer.samples and not artist.done():
+            over.wait(WAIT_S)
+        if artist.done():
+            artist.result()  # raises what went wrong
         given = int(settings.output) if settings.output and settings.output.isdecimal() else settings.output
-        with cards.OutputStream(samplerate=rate, device=given, channels=1, dtype="float32", callback=buffer):
+        with cards.OutputStream(
+            samplerate=rate, device=given, channels=1, dtype="float32", callback=buffer, finished_callback=stopped.set
+        ):
             started(steering)
             began, seen = time.perf_counter(), 0
             while settings.seconds is None or time.perf_counter() - began < settings.seconds:
-                if over.wait(WAIT_S):
-                    break
+                over.wait(WAIT_S)
+                if artist.done():
+                    artist.result()
+                if stopped.is_set():
+                    raise ResourceError("The sound card stopped by itself. Is it still plugged in?")
                 if buffer.dropouts > seen:
                     seen = buffer.dropouts
                     dropped(seen)
@@ -228,10 +238,7 @@ def to_card(
     except (cards.PortAudioError, ValueError) as error:
         raise ResourceError(f"The sound card can't play it: {error}. sfumato play --list shows devices.") from None
     finally:
-        over.set()
-        artist.join()
-    if failed:
-        raise failed[0]
+        over.set()  # the stretch that is being drawn ends by itself
     return Streamed((buffer.played + buffer.samples) / rate, spent[0], buffer.dropouts)
 
 

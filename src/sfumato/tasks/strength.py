@@ -73,8 +73,9 @@ def selected(name: str, bins: Complex[Tensor, "f t"], sample_rate: float) -> Map
         return np.asarray(loud if name == "loud" else 1 - loud)
     if name in ("harmonic", "percussive"):
         sustained, hit = _separated(magnitude, sample_rate)
-        share = sustained**2 / np.maximum(sustained**2 + hit**2, 1e-24)
-        return np.asarray(share if name == "harmonic" else 1 - share)
+        both = sustained**2 + hit**2
+        share = np.where(both > 1e-20, (sustained if name == "harmonic" else hit) ** 2 / np.maximum(both, 1e-20), 0.0)
+        return np.asarray(share)
     if name == "onset":
         return np.tile(_onsets(magnitude, sample_rate), (rows, 1))
     if name == "gradient":
@@ -165,6 +166,8 @@ def pictured(path: Path, rows: int, columns: int, sample_rate: float, hertz_max:
         with Image.open(path) as image:
             if image.format != "PNG":
                 raise InputError(f"{path} is a {image.format}. Give a PNG: JPEG changes grey levels.")
+            if image.mode not in ("1", "L", "P", "RGB"):
+                raise InputError(f"{path} has pixels of the mode {image.mode}. Save it as 8-bit grey, without alpha.")
             grey = np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} can't be read as a picture: {error}.") from None

@@ -87,10 +87,10 @@ def pictures(config: Config, walk: Walk, frames: int | None) -> Iterator[Float[T
             edit = walk.edit(first, n)
             x = x + edit.source
             denoise = guide.strength(denoise, edit.source, edit.hold, walk.sigmas)
-        left = {levels[0]: x[..., -overlap:]}
+        left = {levels[0]: x[..., -overlap:].clone()}
         for step in sample.SAMPLERS[walk.sampler](denoise, x, walk.sigmas, stream):
             x = step.x
-            left[step.sigma] = x[..., -overlap:]
+            left[step.sigma] = x[..., -overlap:].clone()  # a view would keep all of it
             walk.step_done()
         yield x
         first, trail = first + n, left

@@ -254,3 +254,7 @@ def test_files_and_the_command(tmp_path, capsys):
     assert (tmp_path / "in.wav").read_bytes() == before
     with pytest.raises(InputError, match="input itself"):
         transform(tmp_path / "in.wav", tmp_path / "in.wav", folder)
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(InputError, match=r"m\.png is the input itself"):
+        asked = {"mask": str(tmp_path / "m.png"), "pictures": True}
+        transform(tmp_path / "in.wav", tmp_path / "m.wav", folder, asked)

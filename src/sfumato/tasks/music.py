@@ -115,11 +115,11 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     config = config_of(model)
     n = length_of(settings, config)
     notes = (*notes_on(settings), *notes_on_tuning(settings, config, n))
-    check(out, settings.count, config.sample_rate, 1, n)
+    keep = sheet.Sheet(out, settings.count) if settings.pictures else None
+    check(out, settings.count, config.sample_rate, 1, n, beside=keep.files() if keep else ())
     about: dict[str, Any] = {"sample_rate": config.sample_rate, "notes": list(notes)}
     about |= {"loop_samples": n if settings.loop else None}
     about |= {"arithmetic": "bfloat16" if half_precision() else "float32"}
-    keep = sheet.Sheet(out, settings.count) if settings.pictures else None
     made = takes(model, settings, progress)
     written = write_all(out, made if keep is None else keep.seen(made), settings.count, model, settings, about)
     return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or "no prompt"))

@@ -104,10 +104,12 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         if info.n_samples > LONGEST_S * info.sample_rate:
             raise InputError(f"{source} lasts {info.n_samples / info.sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
         audio = recording.read(0, info.n_samples)
-    check(destination, settings.count, info.sample_rate, info.channels, info.n_samples, source)
+    keep = sheet.Sheet(destination, settings.count) if settings.pictures else None
+    shape = info.sample_rate, info.channels, info.n_samples
+    read = [Path(settings.mask)] if settings.mask and settings.mask.lower().endswith(".png") else []
+    check(destination, settings.count, *shape, source, keep.files() if keep else (), read)
     made = restyled(model, audio, info.sample_rate, settings, progress)
     about = {"input": str(source), "sample_rate": info.sample_rate, "notes": list(notes)}
-    keep = sheet.Sheet(destination, settings.count) if settings.pictures else None
     seen = made if keep is None else keep.seen(made)
     written = write_all(destination, seen, settings.count, model, settings, about)
     return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or source.stem))

@@ -30,6 +30,11 @@ class Sheet:
         self._out, self._count = out, count
         self._seen: list[Take] = []
 
+    def files(self) -> tuple[Path, ...]:
+        """Files to be written: one beside each sound, and for several a sheet."""
+        each = [path.with_suffix(".png") for path in names(self._out, self._count)[:MOST_ON_SHEET]]
+        return (*each, *([] if self._count == 1 else [self._out.with_name(f"{self._out.stem}-sheet.png")]))
+
     def seen(self, takes: Iterable[Take]) -> Iterator[Take]:
         """The takes, the first `MOST_ON_SHEET` of them kept."""
         for one in takes:
@@ -38,21 +43,19 @@ class Sheet:
             yield one
 
     def write(self, title: str) -> tuple[Path, ...]:
-        """Draw what was seen: a file beside each sound, and for several a sheet; their names.
+        """Draw what was seen (see `files`).
 
         Raises
         ------
         ResourceError
             The disk is full.
         """
-        files = []
-        for path, one in zip(names(self._out, self._count), self._seen, strict=False):
-            files.append(path.with_suffix(".png"))
-            write_atomically(files[-1], drawn([one], [title]))
+        files = self.files()
+        for path, one in zip(files, self._seen, strict=False):
+            write_atomically(path, drawn([one], [title]))
         if len(self._seen) > 1:
-            files.append(self._out.with_name(f"{self._out.stem}-sheet.png"))
             write_atomically(files[-1], drawn(self._seen, [str(1 + one.item) for one in self._seen], title))
-        return tuple(files)
+        return files
 
 
 def drawn(takes: list[Take], titles: list[str], title: str = "") -> bytes:

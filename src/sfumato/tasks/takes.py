@@ -81,8 +81,24 @@ def names(out: Path, count: int) -> tuple[Path, ...]:
     return tuple(out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, count + 1))
 
 
-def check(out: Path, count: int, sample_rate: int, channels: int, n_samples: int, source: Path | None = None) -> None:
+def check(
+    out: Path,
+    count: int,
+    sample_rate: int,
+    channels: int,
+    n_samples: int,
+    source: Path | None = None,
+    beside: Iterable[Path] = (),
+    read: Iterable[Path] = (),
+) -> None:
     """Refuse what could only fail after the work.
+
+    Parameters
+    ----------
+    source, read
+        The input, and what else is read: never written over.
+    beside
+        What else is to be written.
 
     Raises
     ------
@@ -93,8 +109,9 @@ def check(out: Path, count: int, sample_rate: int, channels: int, n_samples: int
     """
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ResourceError(f"The folder {out.parent} does not exist or can't be written to. Choose another.")
-    for path in (*names(out, count), record_of(out)):
-        if path.exists() and (not path.is_file() or (source is not None and path.samefile(source))):
+    inputs = [path for path in (*([] if source is None else [source]), *read) if path.exists()]
+    for path in (*names(out, count), record_of(out), *beside):
+        if path.exists() and (not path.is_file() or any(path.samefile(one) for one in inputs)):
             raise InputError(f"{path} is the input itself or no ordinary file. Choose another name.")
     choose(out.suffix, "", SUBTYPE, 24, sample_rate, channels, n_samples)
 

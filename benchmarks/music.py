@@ -152,7 +152,7 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
         return int(np.argmin(np.linalg.norm((embed(audio, RATE).mean(axis=0) - centres) / spread, axis=1)))
 
     def tempo_right(audio: np.ndarray, bpm: float) -> float:
-        found = float(np.atleast_1d(librosa.feature.rhythm.tempo(y=audio, sr=RATE))[0])
+        found = float(np.atleast_1d(librosa.feature.tempo(y=audio, sr=RATE))[0])
         return float(min(abs(np.log2(found / bpm / octave)) for octave in (0.5, 1, 2)) < np.log2(1.06))
 
     def key_right(audio: np.ndarray, key: int) -> float:

@@ -124,6 +124,26 @@ class Recording:
             left, offset = left[n_bytes:], offset + n_bytes
         return raw
 
+    def must_be_finite(self) -> None:
+        """Raise an InputError if samples are NaN or infinite."""
+        if self.info.nonfinite:
+            held = f"{self.info.path} holds {self.info.nonfinite} samples that are NaN or infinite"
+            raise InputError(f"{held}. Repair it first.")
+
+    def whole(self, longest_s: float) -> NDArray[np.float64]:
+        """Return all samples, shape (channels, samples), full scale 1.
+
+        Raises
+        ------
+        InputError
+            If it lasts longer than `longest_s`, or samples are NaN or infinite.
+        """
+        self.must_be_finite()
+        seconds = self.info.n_samples / self.info.sample_rate
+        if seconds > longest_s:
+            raise InputError(f"{self.info.path} lasts {seconds:.0f} s. Give up to {longest_s:g} s.")
+        return self.read(0, self.info.n_samples)
+
     def blocks(self, n: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
         """Yield (start, block) for consecutive blocks of `n` samples; the last may be shorter."""
         if n < 1:

@@ -31,6 +31,7 @@ SYSTEMS = {
     "mel_vae": "sfumato.systems.mel_vae",
     "mel_vocoder": "sfumato.systems.mel_vocoder",
     "n_conffusion": "sfumato.systems.n_conffusion",
+    "noise2music": "sfumato.systems.noise2music",
     "rave": "sfumato.systems.rave",
     "rave_prior": "sfumato.systems.rave_prior",
     "riffusion": "sfumato.systems.riffusion",

@@ -48,6 +48,7 @@ EXAMPLES: dict[str, Builder] = {
     "mel_vae": unprompted.examples,
     "mel_vocoder": unprompted.examples,
     "n_conffusion": sampled_bounds.examples,
+    "noise2music": prompted.examples,
     "rave": codec.examples,
     "rave_prior": latents.examples,
     "riffusion": prompted.examples,

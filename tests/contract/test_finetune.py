@@ -24,7 +24,6 @@ from sfumato.systems import riffusion
 
 RATE = 8000
 WORD = "sks gamelan"
-pytest.importorskip("tokenizers")
 
 
 def quiet(done, total, text):

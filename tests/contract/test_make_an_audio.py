@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import librosa
 import numpy as np
 import pytest
 import soundfile as sf
@@ -15,11 +16,11 @@ from sfumato.errors import InputError, ModelError
 from sfumato.networks.mel_vae import STEP
 from sfumato.signal.log_mel import HOP, SILENCE, log_mel
 from sfumato.systems import make_an_audio
-from sfumato.tasks import latent_music
-from sfumato.tasks.latent_music import Changing, Drawn, Settings
+from sfumato.tasks import latent_change, latent_music
+from sfumato.tasks.latent_change import Settings as Changing
+from sfumato.tasks.latent_music import Drawn, Settings
 from sfumato.wanted import Wanted, nothing
 
-pytest.importorskip("tokenizers")
 RATE = 16000
 QUICK = {"steps": 3, "vocoder_steps": 2, "seconds": 0.4}
 ONCE = ["train.steps=3", "train.batch_size=2", "data.validation_examples=0"]
@@ -157,7 +158,7 @@ def sound(seconds: float) -> np.ndarray:
 def test_a_small_strength_changes_little_of_a_picture_and_a_full_one_all(generator):
     parts, config = latent_music.parts_of(generator), generator.config
     mel = log_mel(torch.from_numpy(sound(1.2)).float(), RATE)
-    source = latent_music.latents_of(parts, mel, config)
+    source = latent_change.latents_of(parts, mel, config)
     settings = Drawn(steps=20, vocoder_steps=2, cfg_scale=1.0)
     chosen = latent_music.how(generator, parts, settings, source.shape[3], 1)
     made = {
@@ -174,35 +175,62 @@ def test_a_small_strength_changes_little_of_a_picture_and_a_full_one_all(generat
 
 def test_what_becomes_of_a_sound_keeps_its_length_and_about_its_level(generator):
     settings = Changing(steps=3, vocoder_steps=2, prompt="a bell", strength=0.5)
-    quieter = next(latent_music.changed(generator, 0.02 * sound(0.5), RATE, settings))
-    louder = next(latent_music.changed(generator, 2 * 0.02 * sound(0.5), RATE, settings))
+    quieter = next(latent_change.changed(generator, 0.02 * sound(0.5), RATE, settings))
+    louder = next(latent_change.changed(generator, 2 * 0.02 * sound(0.5), RATE, settings))
     assert quieter.audio.shape == (1, 8000)
     np.testing.assert_allclose(louder.audio, 2 * quieter.audio, atol=1e-3 * np.abs(louder.audio).max())
     with pytest.raises(InputError, match="silent"):
-        next(latent_music.changed(generator, np.zeros((2, 4000)), RATE, settings))
+        next(latent_change.changed(generator, np.zeros((2, 4000)), RATE, settings))
+    with pytest.raises(InputError, match="NaN"):
+        next(latent_change.changed(generator, np.full((1, 4000), np.nan), RATE, settings))
 
 
 def test_painting_keeps_known_cells_and_samples_and_draws_the_rest(generator):
     parts = latent_music.parts_of(generator)
-    audio = sound(1.5)
+    audio = 1.8 * sound(1.5)
+    audio /= np.abs(audio).max()  # at full scale: what is kept is not turned down, whatever is drawn
     mel = log_mel(torch.from_numpy(audio).float(), RATE)
     known = torch.ones(mel.shape[1:], dtype=torch.bool)
     known[:, 40:56] = False
     known[60:, :12] = False
     settings = Drawn(steps=3, vocoder_steps=2, cfg_scale=1.0)
     chosen = latent_music.how(generator, parts, settings, 1, 1)
-    made = latent_music.paint(generator, parts, mel, known, settings, chosen, 0)
+    made = latent_change.paint(generator, parts, mel, known, settings, chosen, 0)
     assert torch.equal(made[:, known], mel[:, known])
     assert float((made - mel)[:, ~known].abs().mean()) > 0.05
     assert float(made.min()) >= SILENCE
     hidden = torch.where(known, mel, 7.0)
-    assert torch.equal(latent_music.paint(generator, parts, hidden, known, settings, chosen, 0), made)
-    two = next(latent_music.painted(generator, audio, RATE, lambda n: known, settings)).audio
+    assert torch.equal(latent_change.paint(generator, parts, hidden, known, settings, chosen, 0), made)
+    boxes = "0.65:0.88, 0:0.18@3500:8000"
+    changing = Changing(steps=3, vocoder_steps=2, cfg_scale=1.0, mask=boxes)
+    two = next(latent_change.changed(generator, audio, RATE, changing)).audio
     own = slice((12 + 3) * HOP, (40 - 3) * HOP)
     np.testing.assert_allclose(two[:, own], audio[:, own], atol=1e-5)
-    assert np.abs(two - audio)[:, 44 * HOP : 52 * HOP].max() > 1e-3
-    with pytest.raises(InputError, match="Nothing"):
-        next(latent_music.painted(generator, audio, RATE, lambda n: known | True, settings))
+    drawn = slice(44 * HOP, 52 * HOP)
+    assert np.abs(two - audio)[:, drawn].max() > 1e-3 and np.abs(two[:, drawn]).max() > 1e-6
+    with pytest.raises(InputError, match="keeps everything"):
+        next(latent_change.changed(generator, audio, RATE, Changing(mask="0:1.5=0.1")))
+
+
+def test_a_mask_s_cells_are_those_of_its_seconds_and_hertz(generator):
+    own = torch.from_numpy(sound(1.0)).float()
+    kept = latent_change.kept_by(Changing(mask="0.25:0.5@1000:2000"), own, generator.config)
+    centre = librosa.mel_frequencies(82, fmin=0, fmax=RATE / 2)[1:-1]
+    seconds = np.arange(kept.shape[1]) * HOP / RATE
+    inside = np.outer((centre > 1050) & (centre < 1950), (seconds >= 0.25) & (seconds <= 0.5))
+    outside = np.outer((centre < 950) | (centre > 2050), np.ones_like(seconds, bool)) | (seconds < 0.25)[None]
+    assert not kept.numpy()[inside].any() and kept.numpy()[outside].all() and inside.any()
+    turned = latent_change.kept_by(Changing(mask="0.25:0.5@1000:2000", invert=True), own, generator.config)
+    assert torch.equal(turned, ~kept)
+
+
+def test_a_file_is_transformed_to_one_channel_at_the_model_s_rate_and_says_so(generator, tmp_path):
+    sf.write(tmp_path / "in.wav", np.repeat(0.1 * sound(0.5), 2, axis=0).T, 22_050)
+    settings = Changing(steps=2, vocoder_steps=2, prompt="a bell")
+    written = latent_change.transform(generator, tmp_path / "in.wav", tmp_path / "out.wav", settings, quiet)
+    info = sf.info(written.files[0])
+    assert (info.samplerate, info.channels, info.frames) == (RATE, 1, round(8000 * RATE / 22_050))
+    assert any("one channel at 16000 Hz" in note for note in written.notes)
 
 
 def test_latents_of_known_cells_are_held_in_the_walk(generator):

@@ -162,14 +162,14 @@ def test_what_is_given_is_in_time_with_what_is_drawn():
             return torch.zeros_like(x)
 
     audio = torch.zeros(1, config.n_samples)
-    audio[0, 12 * config.half] = 1.0
+    audio[0, 12 * config.hop] = 1.0
     still = config.model_copy(update={"sigma_mean": -12.0, "sigma_std": 1e-3})  # hardly any noise
     mel_vocoder.loss(Spy(), {"audio": audio}, still, BatchNoise(0, 0, 1), "denoise")
     assert int(seen["x"].square().sum(dim=(1, 2)).argmax()) == 10  # the first frame is centred on 2 half
     assert int(seen["given"][:, 0].sum(dim=1).argmax()) == 10
-    whole = mel_vocoder.complex_spectrogram.bins(audio, config.half)  # as it is used: from the sound's start on
+    whole = mel_vocoder.complex_spectrogram.bins(audio, config.hop)  # as it is used: from the sound's start on
     assert int(whole.abs().sum(dim=1).argmax()) == 12
-    assert int(log_mel.log_mel(audio, RATE).sum(dim=1).argmax()) == 12 * config.half // log_mel.HOP
+    assert int(log_mel.log_mel(audio, RATE).sum(dim=1).argmax()) == 12 * config.hop // log_mel.HOP
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def test_sounds_have_the_length_asked_for_and_depend_on_their_picture():
     n = 20_000  # longer than a window
     t = mel_vocoder.frames_of(n, config)
     assert t > config.n_frames
-    walk = noise.walk((2, config.half, t), seed=1, items=[0])
+    walk = noise.walk((2, config.hop, t), seed=1, items=[0])
     mel = log_mel.log_mel(tones(1, n), RATE)
     first = mel_vocoder.vocode(network, config, mel, n, walk, steps=2)
     again = mel_vocoder.vocode(network, config, mel, n, walk, steps=2)
@@ -188,7 +188,7 @@ def test_sounds_have_the_length_asked_for_and_depend_on_their_picture():
     late = mel.clone()
     late[..., 60:] = -1
     changed = mel_vocoder.vocode(network, config, late, n, walk, steps=2)
-    part = 8 * config.half  # the last window begins after this, and GroupNorm sees the whole of one
+    part = 8 * config.hop  # the last window begins after this, and GroupNorm sees the whole of one
     torch.testing.assert_close(changed[:, :part], first[:, :part])
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -27,9 +29,6 @@ from sfumato.tasks.images import Picture
 from sfumato.tasks.published_checkpoint import PublishedRiffusion, is_published, load_published
 from sfumato.tasks.published_pictures import Drawn, parameters_of
 from sfumato.tasks.published_riffusion import Settings, change, draw, files, pictures, riffuse, transform
-
-diffusers = pytest.importorskip("diffusers", reason="the extra hub isn't installed")
-transformers = pytest.importorskip("transformers", reason="the extra hub isn't installed")
 
 # Their schedulers pass a tensor to numpy in a way that numpy 2 warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -182,6 +182,23 @@ def test_windows_see_no_more_than_their_length_and_cross_by_a_raised_cosine():
     assert found.flatten().tolist() == pytest.approx([0.0] * 8 + ramp + [1.0] * 8, abs=1e-12)
 
 
+def test_each_window_is_told_its_own_part_of_what_is_given():
+    """A denoiser that answers what it is given draws the whole of it, whatever the windows."""
+    given = torch.randn(1, 2, 61, dtype=torch.float64)
+    lengths = []
+
+    def bind(part):
+        lengths.append(part.shape[-1])
+        return lambda x, sigma: part.sum(dim=1, keepdim=True).expand_as(x)
+
+    x, sigma = torch.zeros(1, 3, 61, dtype=torch.float64), torch.ones(1)
+    found = guide.windows_given(bind, given, 16, 6)(x, sigma)
+    torch.testing.assert_close(found, given.sum(dim=1, keepdim=True).expand_as(x))
+    assert set(lengths) == {16} and len(lengths) == 6
+    short = guide.windows_given(bind, given, 61, 6)(x, sigma)
+    assert torch.equal(short, given.sum(dim=1, keepdim=True).expand_as(x))
+
+
 @pytest.mark.parametrize(("length", "overlap"), [(8, 8), (8, -1), (0, 0)])
 def test_impossible_windows_are_an_input_error(length, overlap):
     with pytest.raises(InputError, match="Give 0 ≤ overlap < length"):

@@ -20,6 +20,7 @@ from sfumato.data.few_clips import encoded, fields
 from sfumato.diffusion import noise, sample, schedule
 from sfumato.errors import ResourceError
 from sfumato.model import read_tensors, write_tensors
+from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
 from sfumato.systems import riffusion
 from sfumato.wanted import Wanted
@@ -52,7 +53,7 @@ def draw(
     for i, prompt in enumerate(prompts):
         progress(i, len(prompts), "drawing the model's own sounds")
         x = noise.walk((2, config.half, frames), seed=seed, items=[i])(0) * config.sigma_max
-        denoise = riffusion.denoiser(network, config, Wanted(**fields(encoded([prompt]), [0])))
+        denoise = band_unet.denoiser(network, config.network.words, Wanted(**fields(encoded([prompt]), [0])))
         with torch.no_grad():
             drawn = sample.last(sample.dpmpp_2m(denoise, x, sigmas))
         bins = complex_spectrogram.unpicture(drawn, config.sample_rate)

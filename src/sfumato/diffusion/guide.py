@@ -192,13 +192,30 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
     ----------
     Bar-Tal et al., "MultiDiffusion", arXiv 2302.08113, eq. 5, with weights that fade.
     """
+    return windows_given(lambda given: denoise, torch.empty(0), length, overlap)
+
+
+def windows_given(
+    bind: Callable[[Tensor], Denoiser], given: Float[Tensor, "b ..."], length: int, overlap: int
+) -> Denoiser:
+    """As `windows`, where each window has its own part of what is given for the whole.
+
+    Parameters
+    ----------
+    bind
+        Takes a window's part of `given` and returns the denoiser for which it is known.
+    given
+        As long as the state along the last axis.
+    length, overlap
+        As for `windows`.
+    """
     if not 0 <= overlap < length:
         raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
 
     def joint(x: Tensor, sigma: Tensor, /) -> Tensor:
         total = x.shape[-1]
         if total <= length:
-            return denoise(x, sigma)
+            return bind(given)(x, sigma)
         starts = [*range(0, total - length, length - overlap), total - length]
         fade = _fade(overlap, x)
         summed, weights = torch.zeros_like(x), x.new_zeros(total)
@@ -209,7 +226,7 @@ def windows(denoise: Denoiser, length: int, overlap: int) -> Denoiser:
             if start < total - length:
                 weight[length - overlap :] *= fade.flip(0)
             here = slice(start, start + length)
-            summed[..., here] += weight * denoise(x[..., here], sigma)
+            summed[..., here] += weight * bind(given[..., here])(x[..., here], sigma)
             weights[here] += weight
         return summed / weights
 

@@ -6,9 +6,8 @@ by the matrices, and the U-Net above [2]_ sees rows about as far apart as the ea
 modulates every block beside the noise level [3]_, and coarse levels attend to the word pieces [4]_. What comes out is
 a picture of the matrices' and the noisy picture itself times a gain for each place, as in Wiener's filter: a band's
 matrix is too narrow to pass all of a wide band on, and where there is nothing but noise, a gain takes it off. A second
-picture
-of the same bins and frames may be given beside the noisy one, such as the levels that a sound is to have. Pictures of
-other kinds, such as latents, are drawn by the same network: a band of one bin is a row.
+picture of the same bins and frames may be given beside the noisy one, such as the levels that a sound is to have.
+Pictures of other kinds, such as latents, are drawn by the same network: a band of one bin is a row.
 
 References
 ----------
@@ -17,11 +16,14 @@ References
 .. [3] P. Dhariwal, A. Nichol, "Diffusion models beat GANs on image synthesis", NeurIPS 2021.
 .. [4] R. Rombach et al., "High-resolution image synthesis with latent diffusion models", CVPR 2022, section 3.3.
 .. [5] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
+.. [6] T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv 2202.00512.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,7 @@ from sfumato.wanted import FASTEST_BPM, SLOWEST_BPM, Wanted, nothing
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from sfumato.diffusion.noise import BatchNoise
     from sfumato.diffusion.precondition import Denoiser
 
 
@@ -267,6 +270,34 @@ def band_weights(config: Config) -> Float[Tensor, " n_bins"]:
     return weights / weights.mean()
 
 
+def loss(
+    network: nn.Module,
+    config: Config,
+    clean: Float[Tensor, "b c f t"],
+    wanted: Wanted,
+    noise: BatchNoise,
+    level: tuple[float, float],
+    given: Float[Tensor, "b g f t"] | None = None,
+) -> dict[str, Tensor]:
+    """Mean squared error of v [6]_, every row weighing the same.
+
+    Parameters
+    ----------
+    clean
+        The pictures to be drawn, of about unit variance.
+    noise
+        Draws the noise levels by its numbers 0, and the noise by 1.
+    level
+        Mean and standard deviation of ln(sigma).
+    """
+    sigma = precondition.lognormal_sigma(noise.stratified(0), *level).float()
+    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
+    denoised = precondition.v(_given(network, given), wanted)(noisy, sigma).float()
+    weights = band_weights(config).to(clean)
+    squared = ((denoised - clean).square().mean(dim=(1, 3)) * weights).mean(dim=1)
+    return {"total": (precondition.edm_weight(sigma, 1.0) * squared).mean(), "squared": squared.mean().detach()}
+
+
 def denoiser(
     network: nn.Module,
     words: int,
@@ -274,6 +305,7 @@ def denoiser(
     unwanted: Wanted | None = None,
     cfg_scale: float = 1.0,
     interval: tuple[float, float] | None = None,
+    given: Float[Tensor, "b g f t"] | None = None,
 ) -> Denoiser:
     """The denoiser of pictures ``(b, channels, n_bins, t)`` by a `BandUNet` that predicts v.
 
@@ -289,15 +321,23 @@ def denoiser(
         Scale of the guidance [5]_; 1 is none, and needs one evaluation rather than two.
     interval
         Noise levels that guidance is limited to, as for `guide.cfg`.
+    given
+        The pictures that stand beside them, for networks that take any.
     """
 
     def bound(what: Wanted | None) -> Denoiser:
         def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
             told = nothing(len(x), words) if what is None else what
-            return precondition.v(network, told if len(told.bpm) == len(x) else told.rows(len(x)))(x, sigma)
+            told = told if len(told.bpm) == len(x) else told.rows(len(x))
+            return precondition.v(_given(network, given), told)(x, sigma)
 
         return denoise
 
     if wanted is None and unwanted is None:
         return bound(None)
     return guide.cfg(bound(wanted), bound(unwanted), cfg_scale, interval)
+
+
+def _given(network: nn.Module, given: Tensor | None) -> Callable[..., Tensor]:
+    """The network with what it is given."""
+    return network if given is None else partial(network, given=given)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato.signal.complex_spectrogram import frequencies
-from sfumato.signal.mel import hz_to_mel, mel_spectrogram
+from sfumato.signal.mel import hz_to_mel, mel_spectrogram, mel_to_hz
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -41,6 +41,12 @@ def log_mel(audio: Float[Tensor, "b n"], sample_rate: float) -> Float[Tensor, "b
         power = mel_spectrogram(audio, sample_rate, N_FFT, HOP, N_MELS)
     level_db = 10 * power.clamp(min=10 ** (FLOOR_DB / 10)).log10()
     return (level_db - CENTRE_DB) / SCALE_DB
+
+
+def centres(sample_rate: float) -> Float[Tensor, " 80"]:
+    """Centre of each band, Hz."""
+    lowest, highest = hz_to_mel(np.array([0.0, sample_rate / 2]))
+    return torch.from_numpy(mel_to_hz(np.linspace(lowest, highest, N_MELS + 2)[1:-1]))
 
 
 def over_bins(mel: Float[Tensor, "b 80 frames"], half: int, sample_rate: float) -> Float[Tensor, "b k half t"]:

@@ -35,7 +35,7 @@ from pydantic import Field, model_validator
 
 from sfumato import model
 from sfumato.config import Settings
-from sfumato.diffusion import guide, precondition
+from sfumato.diffusion import guide
 from sfumato.errors import InputError, ModelError
 from sfumato.networks import band_unet
 from sfumato.networks.mel_vae import STEP, MelVae
@@ -115,10 +115,8 @@ def loss(
     clean = batch["latents"]
     told = Wanted(batch["sentence"], batch["tokens"], batch["valid"], batch["bpm"], batch["key"])
     told = told.only(noise.uniform(2) >= config.unprompted)
-    sigma = precondition.lognormal_sigma(noise.stratified(0), config.sigma_mean, config.sigma_std).float()
-    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
-    squared = (precondition.v(network, told)(noisy, sigma).float() - clean).square().mean(dim=(1, 2, 3))
-    return {"total": (precondition.edm_weight(sigma, 1.0) * squared).mean(), "squared": squared.mean().detach()}
+    level = config.sigma_mean, config.sigma_std
+    return band_unet.loss(network, config.network, clean, told, noise, level)
 
 
 def denoiser(

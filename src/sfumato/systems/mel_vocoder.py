@@ -18,7 +18,6 @@ References
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfumato.config import Settings
-from sfumato.diffusion import guide, precondition, sample, schedule
+from sfumato.diffusion import guide, sample, schedule
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
 from sfumato.signal.log_mel import HOP, SILENCE, log_mel, over_bins
@@ -82,21 +81,21 @@ class Config(Settings):
     def _fits(self) -> Config:
         if self.n_frames % self.network.multiple:
             raise ValueError(f"n_frames is {self.n_frames}, no multiple of the network's {self.network.multiple}")
-        if self.half % HOP:
-            raise ValueError(f"the network has {self.half} bins, no multiple of {HOP}, the picture's samples a frame")
-        if self.network.given != self.half // HOP + 1:
-            raise ValueError(f"{self.half} bins take network.given = {self.half // HOP + 1}")
+        if self.hop % HOP:
+            raise ValueError(f"the network has {self.hop} bins, no multiple of {HOP}, the picture's samples a frame")
+        if self.network.given != self.hop // HOP + 1:
+            raise ValueError(f"{self.hop} bins take network.given = {self.hop // HOP + 1}")
         return self
 
     @property
-    def half(self) -> int:
+    def hop(self) -> int:
         """Samples from frame to frame, and bins of a frame."""
         return self.network.n_bins
 
     @property
     def n_samples(self) -> int:
         """Samples of a training example: a window and, so that no frame reaches beyond it, a little at either end."""
-        return (self.n_frames + 3) * self.half
+        return (self.n_frames + 3) * self.hop
 
 
 def build(config: Config) -> nn.Module:
@@ -108,22 +107,15 @@ def loss(
     network: nn.Module, batch: dict[str, Tensor], config: Config, noise: BatchNoise, turn: str
 ) -> dict[str, Tensor]:
     """Mean squared error of v, every row weighing the same; `batch` holds "audio" ``(b, n_samples)``."""
-    audio, half, t = batch["audio"], config.half, config.n_frames
+    audio, half, t = batch["audio"], config.hop, config.n_frames
     bins = complex_spectrogram.bins(audio[:, half:], half, ends=False)[..., :t]
     clean = complex_spectrogram.picture(bins, config.sample_rate)
     first, n = 2 * half // HOP, t * half // HOP  # the first frame's centre is two steps from the start
     mel = log_mel(audio, config.sample_rate)[..., first : first + n]
     strength = ((noise.uniform(2) - UNTOUCHED) / (1 - UNTOUCHED)).clamp(min=0)
     mel = blurred(mel, strength * BLUR) + DISTURBANCE * strength[:, None, None] * noise(3, mel.shape[1:])
-    sigma = precondition.lognormal_sigma(noise.stratified(0), config.sigma_mean, config.sigma_std).float()
-    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
-    denoised = _denoise(network, beside(mel, strength, config), config)(noisy, sigma).float()
-    weights = band_unet.band_weights(config.network).to(clean)
-    squared = ((denoised - clean).square().mean(dim=(1, 3)) * weights).mean(dim=1)
-    return {
-        "total": (precondition.edm_weight(sigma, 1.0) * squared).mean(),
-        "squared": squared.mean().detach(),
-    }
+    level, wanted = (config.sigma_mean, config.sigma_std), nothing(len(clean), config.network.words)
+    return band_unet.loss(network, config.network, clean, wanted, noise, level, beside(mel, strength, config))
 
 
 def blurred(mel: Float[Tensor, "b f t"], deviation: Float[Tensor, " b"]) -> Float[Tensor, "b f t"]:
@@ -140,15 +132,9 @@ def blurred(mel: Float[Tensor, "b f t"], deviation: Float[Tensor, " b"]) -> Floa
 
 def beside(mel: Float[Tensor, "b f s"], strength: Float[Tensor, " b"], config: Config) -> Float[Tensor, "b k half t"]:
     """What the network is given: the picture's levels at its bins, and how blurred and disturbed the picture is."""
-    levels = over_bins(mel, config.half, config.sample_rate)
+    levels = over_bins(mel, config.hop, config.sample_rate)
     told = strength[:, None, None, None].to(levels)
     return torch.cat([levels, told.expand(-1, 1, *levels.shape[2:])], dim=1)
-
-
-def _denoise(network: nn.Module, given: Tensor, config: Config) -> Denoiser:
-    """The denoiser of spectrograms of which `given` is known."""
-    wanted = nothing(len(given), config.network.words)
-    return precondition.v(partial(network, given=given), wanted)
 
 
 def denoiser(network: nn.Module, config: Config, given: Float[Tensor, "b k half t"]) -> Denoiser:
@@ -156,24 +142,18 @@ def denoiser(network: nn.Module, config: Config, given: Float[Tensor, "b k half 
 
     `given` is from `beside`; the network's `multiple` divides t.
     """
-    k = given.shape[1]
 
-    def both(x: Tensor, sigma: Tensor, /) -> Tensor:
-        noisy, told = x[:, :-k], x[:, -k:]
-        return torch.cat([_denoise(network, told, config)(noisy, sigma), told], dim=1)
+    def bind(part: Tensor) -> Denoiser:
+        return band_unet.denoiser(network, config.network.words, given=part)
 
-    wide = guide.windows(both, config.n_frames, config.n_frames // 4 // 2 * 2)  # windows begin at even frames
-
-    def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
-        return wide(torch.cat([x, given.to(x)], dim=1), sigma)[:, :-k]
-
-    return denoise
+    # Windows begin at even frames, as the network's columns do.
+    return guide.windows_given(bind, given, config.n_frames, config.n_frames // 4 // 2 * 2)
 
 
 def frames_of(n_samples: int, config: Config) -> int:
     """Frames of the spectrogram that a sound of `n_samples` is drawn as: a multiple of the network's."""
     multiple = config.network.multiple
-    return -(-(-(-n_samples // config.half) + 1) // multiple) * multiple
+    return -(-(-(-n_samples // config.hop) + 1) // multiple) * multiple
 
 
 @torch.no_grad()
@@ -201,7 +181,7 @@ def vocode(
         How blurred and disturbed the pictures are, from 0, real ones, to 1.
     """
     t = frames_of(n_samples, config)
-    n = t * config.half // HOP
+    n = t * config.hop // HOP
     whole = functional.pad(mel[..., :n], (0, max(0, n - mel.shape[-1])), value=SILENCE)
     given = beside(whole, mel.new_full((len(mel),), strength), config)
     sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()

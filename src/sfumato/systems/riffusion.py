@@ -12,7 +12,7 @@ Where it departs from the published system:
 - It predicts v [2]_ rather than the noise, and is small (`networks.band_unet`).
 - Words come from a frozen sentence encoder (`networks.text`); tempo and key can be asked for by number, too.
 - It is trained at higher noise levels than pictures ask for: what is loud covers many places, and shows through noise
-  that hides each of them [4]_.
+  that hides each of them [3]_.
 - Every band of the network weighs the same in the loss, so that the highest two octaves, half of all bins, don't take
   half of it.
 
@@ -20,8 +20,7 @@ References
 ----------
 .. [1] S. Forsgren, H. Martiros, "Riffusion: stable diffusion for real-time music generation", riffusion.com, 2022.
 .. [2] T. Salimans, J. Ho, "Progressive distillation for fast sampling of diffusion models", arXiv 2202.00512.
-.. [3] J. Ho, T. Salimans, "Classifier-free diffusion guidance", arXiv 2207.12598.
-.. [4] E. Hoogeboom et al., "simple diffusion", arXiv 2301.11093, section 3.1: noise for more places.
+.. [3] E. Hoogeboom et al., "simple diffusion", arXiv 2301.11093, section 3.1: noise for more places.
 """
 
 from __future__ import annotations
@@ -32,14 +31,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sfumato.config import Settings
-from sfumato.diffusion import precondition
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
 from sfumato.wanted import KEYS, Wanted
 
 if TYPE_CHECKING:
     from sfumato.diffusion.noise import BatchNoise
-    from sfumato.diffusion.precondition import Denoiser
 
 NAME = "riffusion"
 PAPER = {
@@ -109,36 +106,5 @@ def loss(
     clean = complex_spectrogram.picture(bins, config.sample_rate)
     wanted = Wanted(*(batch[name] for name in ("sentence", "tokens", "valid", "bpm", "key")))
     wanted = wanted.only(noise.uniform(2) >= config.unprompted)
-    sigma = precondition.lognormal_sigma(noise.stratified(0), config.sigma_mean, config.sigma_std).float()
-    noisy = clean + precondition.spread(sigma, clean) * noise(1, clean.shape[1:])
-    denoised = precondition.v(network, wanted)(noisy, sigma).float()
-    weights = band_unet.band_weights(config.network).to(clean)
-    squared = ((denoised - clean).square().mean(dim=(1, 3)) * weights).mean(dim=1)
-    return {
-        "total": (precondition.edm_weight(sigma, 1.0) * squared).mean(),
-        "squared": squared.mean().detach(),
-    }
-
-
-def denoiser(
-    network: nn.Module,
-    config: Config,
-    wanted: Wanted | None = None,
-    unwanted: Wanted | None = None,
-    cfg_scale: float = 1.0,
-    interval: tuple[float, float] | None = None,
-) -> Denoiser:
-    """The denoiser of pictures ``(b, 2, half, n_frames)``.
-
-    Parameters
-    ----------
-    wanted
-        What they are to be: of one item, which holds for all, or of as many as there are pictures. None for anything.
-    unwanted
-        What guidance leads away from: a negative prompt; None for nothing in particular.
-    cfg_scale
-        Scale of the guidance [3]_; 1 is none, and needs one evaluation rather than two.
-    interval
-        Noise levels that guidance is limited to, as for `guide.cfg`.
-    """
-    return band_unet.denoiser(network, config.network.words, wanted, unwanted, cfg_scale, interval)
+    level = config.sigma_mean, config.sigma_std
+    return band_unet.loss(network, config.network, clean, wanted, noise, level)

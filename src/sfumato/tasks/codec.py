@@ -109,8 +109,7 @@ def encode(
     if isinstance(audio, str | Path):
         with open_recording(audio) as opened:
             info = opened.info
-            if info.nonfinite:
-                raise InputError(f"{audio} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
+            opened.must_be_finite()
             blocks = (block for _, block in opened.blocks(BLOCK))
             return _encode(blocks, info.sample_rate, info.channels, info.n_samples, out, codec, settings, progress)
     if not isinstance(sample_rate, int | np.integer):

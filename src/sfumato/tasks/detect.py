@@ -212,8 +212,7 @@ def detect(
         from sfumato.audio import open_recording
 
         with open_recording(audio) as recording:
-            if recording.info.nonfinite:
-                raise InputError(f"{recording.info.nonfinite} samples are NaN or infinite. Repair the recording first.")
+            recording.must_be_finite()
             return look(_Source(recording), detector, settings, progress)
     return look(_clip_of(np.asarray(audio), sample_rate), detector, settings, progress)
 

@@ -21,6 +21,7 @@ WAYS = BySystem(
         "rave_prior": "sfumato.tasks.draw",
         "riffusion": "sfumato.tasks.music",
         "make_an_audio": "sfumato.tasks.latent_music",
+        "noise2music": "sfumato.tasks.cascade",
         "published_riffusion": "sfumato.tasks.published_riffusion",
     },
     kinds={
@@ -28,6 +29,7 @@ WAYS = BySystem(
         "rave_prior": "dance",
         "riffusion": "riffusion",
         "make_an_audio": "make-an-audio",
+        "noise2music": "noise2music",
         "published_riffusion": "published",
     },
     flags={"kind": "--class", "loop": "--loop"},

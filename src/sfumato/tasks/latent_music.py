@@ -1,36 +1,30 @@
 """Sounds from words by a latent generator (make_an_audio): a picture of levels is drawn, and then gets its sound.
 
 The generator draws latents, in windows that are one state; the autoencoder makes a log-mel picture of them, and the
-vocoder a sound that has its levels. A sound or a picture that is there already is brought to latents first: `changed`
-starts from one that is noised so far, `painted` draws where cells of the picture are missing and keeps the others.
+vocoder a sound that has its levels. What becomes of a given sound is `tasks.latent_change`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from sfumato.diffusion import guide, noise, sample, schedule
-from sfumato.errors import InputError
 from sfumato.networks.mel_vae import STEP, MelVae
-from sfumato.signal.complex_spectrogram import LEVEL
-from sfumato.signal.log_mel import HOP, N_FFT, SILENCE, log_mel
+from sfumato.signal.log_mel import HOP, SILENCE
 from sfumato.systems import make_an_audio, mel_vocoder
 from sfumato.tasks import budget, sheet
 from sfumato.tasks.draw import faded
 from sfumato.tasks.music import How, Walked, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
-from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
-from sfumato.tasks.vary import resampled
+from sfumato.tasks.takes import Array, Progress, Take, Written, take
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -65,14 +59,6 @@ class Settings(Drawn):
 
     seconds: float | None = Field(
         None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window"
-    )
-
-
-class Changing(Drawn):
-    """What to make of a sound, and how."""
-
-    strength: float = Field(
-        0.6, gt=0, le=1, description="how much changes: the share of the walk from noise to sound that is gone anew"
     )
 
 
@@ -113,19 +99,16 @@ def takes(
         report = told(progress, item, settings.count, chosen.steps)
         latents = drawn(model, settings, chosen, frames, item, report)
         audio = sound_of(parts, picture_of(parts, latents), n, settings, item)
-        yield take(faded(audio, config.sample_rate), config.sample_rate, item, **_about(chosen, settings))
+        yield take(faded(audio, config.sample_rate), config.sample_rate, item, **about(chosen, settings))
 
 
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
     config = config_of(model)
     notes = notes_on(settings)
-    check(out, settings.count, config.sample_rate, 1, length_of(settings, config))
-    about = {"sample_rate": config.sample_rate, "notes": list(notes)}
-    keep = sheet.Sheet(out, settings.count) if settings.pictures else None
-    made = takes(model, settings, progress)
-    written = write_all(out, made if keep is None else keep.seen(made), settings.count, model, settings, about)
-    return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or "no prompt"))
+    made, rate = takes(model, settings, progress), config.sample_rate
+    shape = rate, 1, length_of(settings, config)
+    return sheet.write_seen(out, made, model, settings, {"sample_rate": rate}, shape, notes)
 
 
 def length_of(settings: Settings, config: Config) -> int:
@@ -210,12 +193,6 @@ def drawn(
     return x
 
 
-def latents_of(parts: Parts, mel: Float[Tensor, "1 f s"], config: Config) -> Float[Tensor, "1 c g t"]:
-    """Latents of a picture, a window or more: silence follows it."""
-    spare = max(0, config.n_frames * STEP - mel.shape[2])
-    return parts.vae.encode(functional.pad(mel, (0, spare), value=SILENCE))
-
-
 @torch.no_grad()
 def picture_of(parts: Parts, latents: Float[Tensor, "1 c g t"]) -> Float[Tensor, "1 f s"]:
     """The log-mel picture of latents; nothing in it is below silence."""
@@ -232,118 +209,9 @@ def _sounded(parts: Parts, mel: Tensor, n: int, settings: Drawn, item: int, step
     config = parts.vocoder.config
     assert isinstance(config, mel_vocoder.Config)
     t = mel_vocoder.frames_of(n, config)
-    stream = noise.scroll((2, config.half), 0, t, seed=settings.seed, item=SOUNDING + item)
+    stream = noise.scroll((2, config.hop), 0, t, seed=settings.seed, item=SOUNDING + item)
     with _quick():
         return mel_vocoder.vocode(parts.vocoder.network, config, mel, n, stream, steps, settings.roughness)
-
-
-def changed(
-    model: Model,
-    audio: Array,
-    sample_rate: int,
-    settings: Changing,
-    progress: Progress = lambda done, total, text: None,
-) -> Iterator[Take]:
-    """What becomes of a sound ``(channels, samples)`` towards a prompt, take by take: at the model's rate, mono.
-
-    Its latents are noised as far as `strength` says, and drawn from there [1]_.
-
-    Raises
-    ------
-    InputError
-        It is silent, or too long.
-
-    References
-    ----------
-    .. [1] C. Meng et al., "SDEdit", arXiv 2108.01073: what Make-An-Audio's personalised generation is.
-    """
-    config, parts = config_of(model), parts_of(model)
-    own, gain = _heard(audio, sample_rate, config)
-    source = latents_of(parts, log_mel(own, config.sample_rate), config)
-    chosen = how(model, parts, settings, source.shape[3], own.shape[1])
-    for item in range(settings.count):
-        report = told(progress, item, settings.count, max(1, round(settings.strength * chosen.steps)))
-        latents = drawn(
-            model, settings, chosen, source.shape[3], item, report, source=source, strength=settings.strength
-        )
-        made = sound_of(parts, picture_of(parts, latents), own.shape[1], settings, item)
-        yield take(made / gain, config.sample_rate, item, strength=settings.strength, **_about(chosen, settings))
-
-
-def painted(
-    model: Model, audio: Array, sample_rate: int, known: Callable[[int], Bool[Tensor, "80 s"]], settings: Drawn
-) -> Iterator[Take]:
-    """A sound ``(channels, samples)`` with what is missing of its picture drawn, take by take; as `changed`, mono.
-
-    Parameters
-    ----------
-    known
-        Given the number of frames of the picture, one every 256 samples at the model's rate, it says which cells are
-        kept. Where all bands of all frames that a sample lies in are, the sample is the sound's own.
-
-    Raises
-    ------
-    InputError
-        The sound is silent, or too long, or nothing is missing.
-    """
-    config, parts = config_of(model), parts_of(model)
-    own, gain = _heard(audio, sample_rate, config)
-    mel = log_mel(own, config.sample_rate)
-    cells = known(mel.shape[2])
-    if bool(cells.all()):
-        raise InputError("Nothing of the sound is missing. Say where it is to be drawn.")
-    chosen = how(model, parts, settings, frames_of(own.shape[1], config), own.shape[1])
-    for item in range(settings.count):
-        made = paint(model, parts, mel, cells, settings, chosen, item)
-        sound = sound_of(parts, made, own.shape[1], settings, item)
-        weight = own_samples(cells, own.shape[1]).double().numpy()
-        mixed = weight * own.double().numpy() + (1 - weight) * sound
-        yield take(mixed / gain, config.sample_rate, item, **_about(chosen, settings))
-
-
-def paint(
-    model: Model,
-    parts: Parts,
-    mel: Float[Tensor, "1 80 s"],
-    known: Bool[Tensor, "80 s"],
-    settings: Drawn,
-    chosen: How,
-    item: int,
-) -> Float[Tensor, "1 80 s"]:
-    """A picture with its unknown cells drawn; the known ones are exactly what they were.
-
-    Latents are held where the picture is known and so are its neighbours, as each latent sees more than its own cells.
-    Before they are encoded, unknown cells are bridged by each band's mean.
-    """
-    config, s = config_of(model), mel.shape[2]
-    count = known.sum(dim=1, keepdim=True)
-    mean = torch.where(count > 0, (mel[0] * known).sum(dim=1, keepdim=True) / count.clamp(min=1), SILENCE)
-    source = latents_of(parts, torch.where(known, mel, mean), config)
-    spare = source.shape[3] * STEP - s
-    missing = functional.pad((~known).float(), (0, spare))[None, None]
-    near = functional.max_pool2d(functional.max_pool2d(missing, STEP), 3, stride=1, padding=1)[0, 0] > 0
-    latents = drawn(model, settings, chosen, source.shape[3], item, source=source, known=~near)
-    return torch.where(known, mel, picture_of(parts, latents)[..., :s])
-
-
-def own_samples(known: Bool[Tensor, "80 s"], n: int) -> Float[Tensor, " n"]:
-    """Weight of a sound's own samples beside the painted ones: 1 where all that reaches them is known, then fading."""
-    reach = N_FFT // 2 // HOP
-    missing = (~known.all(dim=0)).float()[None, None]
-    spread = functional.max_pool1d(missing, 2 * reach + 1, stride=1, padding=reach)
-    last = (known.shape[1] - 1) * HOP
-    return 1 - functional.interpolate(spread, size=last + 1, mode="linear", align_corners=True)[0, 0, :n]
-
-
-def _heard(audio: Array, sample_rate: int, config: Config) -> tuple[Float[Tensor, "1 n"], float]:
-    """A sound's mean over channels at the model's rate and level, and what it was multiplied by."""
-    if audio.shape[1] > LONGEST_S * sample_rate:
-        raise InputError(f"The sound lasts {audio.shape[1] / sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
-    own = resampled(audio.mean(axis=0, keepdims=True), sample_rate, config.sample_rate)
-    rms = float(np.sqrt(np.mean(np.square(own))))
-    if rms < QUIETEST:
-        raise InputError(f"The sound is silent (RMS {rms:.1e}). Give one that can be heard.")
-    return torch.from_numpy(np.ascontiguousarray(LEVEL / rms * own, np.float32)), LEVEL / rms
 
 
 def _sigmas(config: Config, steps: int) -> Tensor:
@@ -356,6 +224,6 @@ def _quick() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def _about(chosen: How, settings: Drawn) -> dict[str, Any]:
+def about(chosen: How, settings: Drawn) -> dict[str, Any]:
     """How a take was drawn."""
     return {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "vocoder_steps": settings.vocoder_steps}

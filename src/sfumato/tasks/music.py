@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,14 +18,14 @@ from torch import Tensor
 from sfumato.diffusion import schedule
 from sfumato.errors import InputError
 from sfumato.model import Model
+from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
-from sfumato.systems import riffusion
 from sfumato.systems.riffusion import Config
 from sfumato.tasks import budget, sheet
 from sfumato.tasks.draw import BEATS, LONGEST_S, faded, turns
 from sfumato.tasks.prompts import Asked, notes_on, unwanted_of, wanted_of
 from sfumato.tasks.stretches import TURN, Walk, frames_of, loop, n_stretches, overlap_of, pictures, sounds
-from sfumato.tasks.takes import Array, Progress, Take, Written, check, take, write_all
+from sfumato.tasks.takes import Array, Progress, Take, Written, take
 
 if TYPE_CHECKING:
     from sfumato.diffusion.precondition import Denoiser
@@ -115,14 +115,10 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     config = config_of(model)
     n = length_of(settings, config)
     notes = (*notes_on(settings), *notes_on_tuning(settings, config, n))
-    keep = sheet.Sheet(out, settings.count) if settings.pictures else None
-    check(out, settings.count, config.sample_rate, 1, n, beside=keep.files() if keep else ())
-    about: dict[str, Any] = {"sample_rate": config.sample_rate, "notes": list(notes)}
-    about |= {"loop_samples": n if settings.loop else None}
-    about |= {"arithmetic": "bfloat16" if half_precision() else "float32"}
+    about: dict[str, Any] = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None}
+    about["arithmetic"] = "bfloat16" if half_precision() else "float32"
     made = takes(model, settings, progress)
-    written = write_all(out, made if keep is None else keep.seen(made), settings.count, model, settings, about)
-    return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or "no prompt"))
+    return sheet.write_seen(out, made, model, settings, about, (config.sample_rate, 1, n), notes)
 
 
 def config_of(model: Model) -> Config:
@@ -199,7 +195,8 @@ def denoiser_of(
     chosen = chosen or How(2, 1.0, (0.0, math.inf))
     wanted = None if asked is None else wanted_of(asked, alpha, start)
     unwanted = None if asked is None else unwanted_of(asked)
-    inner = riffusion.denoiser(model.network, config, wanted, unwanted, chosen.cfg_scale, chosen.guided)
+    words = config.network.words
+    inner = band_unet.denoiser(model.network, words, wanted, unwanted, chosen.cfg_scale, chosen.guided)
 
     def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):

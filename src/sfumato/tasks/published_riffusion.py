@@ -166,10 +166,7 @@ def transform(
 ) -> Written:
     """Files of what becomes of the sound `source`, and the record of how (see `tasks.transform`)."""
     with open_recording(source) as recording:
-        info = recording.info
-        if info.n_samples > LONGEST_S * info.sample_rate:
-            raise InputError(f"{source} lasts {info.n_samples / info.sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
-        audio = recording.read(0, info.n_samples)
+        info, audio = recording.info, recording.whole(LONGEST_S)
     count, rate = settings.count, info.sample_rate
     check(destination, count, rate, info.channels, info.n_samples, source)
     made = (change(published, audio, rate, settings, None, progress, item) for item in range(count))

@@ -33,7 +33,7 @@ from sfumato.tasks.music import Walked, config_of, denoiser_of, how, sigmas_of, 
 from sfumato.tasks.prompts import notes_on
 from sfumato.tasks.strength import Map
 from sfumato.tasks.stretches import Edit, Walk, frames_of, n_stretches, pictures, sounds
-from sfumato.tasks.takes import Array, Progress, Take, Written, check, write_all
+from sfumato.tasks.takes import Array, Progress, Take, Written
 from sfumato.tasks.vary import resampled
 
 if TYPE_CHECKING:
@@ -98,21 +98,12 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     """
     notes = notes_on(settings)
     with open_recording(source) as recording:
-        info = recording.info
-        if info.nonfinite:
-            raise InputError(f"{source} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
-        if info.n_samples > LONGEST_S * info.sample_rate:
-            raise InputError(f"{source} lasts {info.n_samples / info.sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
-        audio = recording.read(0, info.n_samples)
-    keep = sheet.Sheet(destination, settings.count) if settings.pictures else None
-    shape = info.sample_rate, info.channels, info.n_samples
+        info, audio = recording.info, recording.whole(LONGEST_S)
     read = [Path(settings.mask)] if settings.mask and settings.mask.lower().endswith(".png") else []
-    check(destination, settings.count, *shape, source, keep.files() if keep else (), read)
     made = restyled(model, audio, info.sample_rate, settings, progress)
-    about = {"input": str(source), "sample_rate": info.sample_rate, "notes": list(notes)}
-    seen = made if keep is None else keep.seen(made)
-    written = write_all(destination, seen, settings.count, model, settings, about)
-    return replace(written, notes=notes, pictures=() if keep is None else keep.write(settings.prompt or source.stem))
+    about = {"input": str(source), "sample_rate": info.sample_rate}
+    shape = info.sample_rate, info.channels, info.n_samples
+    return sheet.write_seen(destination, made, model, settings, about, shape, notes, source, read)
 
 
 @dataclass(frozen=True)
@@ -178,24 +169,14 @@ def mapped(sound: Given, settings: Settings, steps: int, config: Config) -> Mapp
         hold = torch.from_numpy(held).float()
         told = {"held": meaning.held, "hold": meaning.hold, "threshold": meaning.threshold, "levels": meaning.levels}
         return Mapped(hold, sigmas, hold < 1, told)
-    changes = torch.from_numpy(strengths(mono, settings, config, sound.source.shape[3]) * most).float()
+    bins = complex_spectrogram.bins(mono[None], config.half)[0]
+    asked = maps.of(settings.mask or "all", bins, config.sample_rate, settings.invert)
+    changes = torch.from_numpy(asked * most).float()
     if not changes.any():
         raise InputError("The mask keeps everything: nothing would change. Give another, or --invert.")
     release = everyday.release(changes, config.strength)
     sigmas = sigmas_of(config, steps, float(release.max()))
     return Mapped(everyday.hold(release, sigmas), sigmas, changes > 0, {"mean_strength": float(changes.mean())})
-
-
-def strengths(mono: Float[Tensor, " n"], settings: Settings, config: Config, frames: int) -> Map:
-    """The map that is asked for, before the overall strength."""
-    mask, rows, rate = settings.mask or "all", config.half, config.sample_rate
-    if maps.is_boxes(mask):
-        found = maps.boxes(mask, rows, frames, rate)
-    elif mask.lower().endswith(".png"):
-        found = maps.pictured(Path(mask), rows, frames, rate, spectrogram_image.Parameters().f_max)
-    else:
-        found = maps.selected(mask, complex_spectrogram.bins(mono[None], rows)[0], rate)
-    return 1 - found if settings.invert else found
 
 
 def loudness(

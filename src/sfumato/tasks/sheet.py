@@ -3,24 +3,63 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sfumato.files import write_atomically
 from sfumato.signal.stft import stft
-from sfumato.tasks.takes import Array, Take, names
+from sfumato.tasks.takes import Array, Take, Written, check, names, write_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from sfumato.model import Model
+    from sfumato.tasks.music import Walked
 
 N_FFT, HOP = 2048, 512
 FLOOR_DB, LOWEST_HZ = -80.0, 40.0
 COLUMNS = 4
 MOST_ON_SHEET = 64
+
+
+def write_seen(
+    out: Path,
+    takes: Iterable[Take],
+    model: Model,
+    settings: Walked,
+    about: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    notes: tuple[str, ...],
+    source: Path | None = None,
+    read: Iterable[Path] = (),
+) -> Written:
+    """Takes as files, their record and, where asked for, their pictures; what can't be written is refused first.
+
+    Parameters
+    ----------
+    shape
+        Sample rate, channels and samples of each take.
+    notes
+        What the user should know; goes into the record, too.
+    source, read
+        The input, and what else is read: never written over.
+
+    Raises
+    ------
+    InputError, ResourceError
+        As for `takes.check` and `takes.write_all`.
+    """
+    keep = Sheet(out, settings.count) if settings.pictures else None
+    check(out, settings.count, *shape, source, keep.files() if keep else (), read)
+    seen = keep.seen(takes) if keep else takes
+    written = write_all(out, seen, settings.count, model, settings, {**about, "notes": list(notes)})
+    title = settings.prompt or (source.stem if source else "no prompt")
+    return replace(written, notes=notes, pictures=keep.write(title) if keep else ())
 
 
 class Sheet:

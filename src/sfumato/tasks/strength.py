@@ -20,7 +20,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from sfumato.errors import InputError
-from sfumato.signal import complex_spectrogram
+from sfumato.signal import complex_spectrogram, spectrogram_image
 
 if TYPE_CHECKING:
     from jaxtyping import Complex
@@ -38,6 +38,31 @@ CROSSOVER_HZ, OCTAVES = 800.0, 1.0
 """Where "low" and "high" part, and over how many octaves they do."""
 ONSET_S = 0.08
 """How long an onset lasts."""
+
+
+def of(mask: str, bins: Complex[Tensor, "f t"], sample_rate: float, invert: bool = False) -> Map:
+    """The map that is asked for: a selector's (`selected`), boxes (`boxes`), or a picture's (`pictured`).
+
+    Parameters
+    ----------
+    bins
+        Of `complex_spectrogram.bins`: what the map is laid on, and what selectors go by.
+    invert
+        Turn it round.
+
+    Raises
+    ------
+    InputError
+        There is no such selector, a box is empty, or the picture can't be used.
+    """
+    rows, columns = bins.shape
+    if is_boxes(mask):
+        found = boxes(mask, rows, columns, sample_rate)
+    elif mask.lower().endswith(".png"):
+        found = pictured(Path(mask), rows, columns, sample_rate, spectrogram_image.Parameters().f_max)
+    else:
+        found = selected(mask, bins, sample_rate)
+    return 1 - found if invert else found
 
 
 def selected(name: str, bins: Complex[Tensor, "f t"], sample_rate: float) -> Map:

@@ -17,7 +17,6 @@ import numpy as np
 
 from sfumato import __version__
 from sfumato.audio import Recording, open_recording, write_blocks
-from sfumato.errors import InputError
 from sfumato.files import write_atomically
 from sfumato.folder import FORMAT, Header
 from sfumato.model import Model
@@ -60,8 +59,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     codec = player_of(model)
     with open_recording(source) as recording:
         info = recording.info
-        if info.nonfinite:
-            raise InputError(f"{source} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
+        recording.must_be_finite()
         check(destination, 1, info.sample_rate, info.channels, info.n_samples, source)
         alter(codec.weights, np.zeros((1, codec.recipe.network.latent, 1), np.float32), *_how(settings))
         record_of(destination).unlink(missing_ok=True)  # an older one is not of what is written now

@@ -121,15 +121,12 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     config = _config(model)
     with open_recording(source) as recording:
         info = recording.info
-        if info.nonfinite:
-            raise InputError(f"{source} holds {info.nonfinite} samples that are NaN or infinite. Repair it first.")
+        recording.must_be_finite()
         if settings.gap is not None:
             return _fill_file(model, recording, destination, settings, progress)
         if settings.extend is not None:
             return _extend_file(model, recording, destination, settings, progress)
-        if info.n_samples > LONGEST_S * info.sample_rate:
-            raise InputError(f"{source} lasts {info.n_samples / info.sample_rate:.0f} s. Give up to {LONGEST_S:g} s.")
-        audio = recording.read(0, info.n_samples)
+        audio = recording.whole(LONGEST_S)
         n, about = info.n_samples, {"input": str(source), "sample_rate": info.sample_rate}
         if settings.other is None:
             check(destination, settings.count, info.sample_rate, info.channels, n, source)
@@ -137,10 +134,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
             made = _returned(variations(model, clip, settings, progress), info.sample_rate, info.channels, n)
             return write_all(destination, made, settings.count, model, settings, about)
     with open_recording(settings.other) as recording:
-        rate = recording.info.sample_rate
-        if recording.info.nonfinite or recording.info.n_samples > LONGEST_S * rate:
-            raise InputError(f"{settings.other} is longer than {LONGEST_S:g} s or holds NaN. Cut or repair it.")
-        second = recording.read(0, recording.info.n_samples)
+        rate, second = recording.info.sample_rate, recording.whole(LONGEST_S)
     channels, count = max(len(audio), len(second)), settings.steps_between or BETWEEN
     n = max(n, math.ceil(second.shape[1] * info.sample_rate / rate))
     check(destination, count, info.sample_rate, channels, n, source)

@@ -40,7 +40,7 @@ ONSET_S = 0.08
 """How long an onset lasts."""
 
 
-def of(mask: str, bins: Complex[Tensor, "f t"], sample_rate: float, invert: bool = False) -> Map:
+def of(asked: str, bins: Complex[Tensor, "f t"], sample_rate: float, invert: bool = False) -> Map:
     """The map that is asked for: a selector's (`selected`), boxes (`boxes`), or a picture's (`pictured`).
 
     Parameters
@@ -56,12 +56,12 @@ def of(mask: str, bins: Complex[Tensor, "f t"], sample_rate: float, invert: bool
         There is no such selector, a box is empty, or the picture can't be used.
     """
     rows, columns = bins.shape
-    if is_boxes(mask):
-        found = boxes(mask, rows, columns, sample_rate)
-    elif mask.lower().endswith(".png"):
-        found = pictured(Path(mask), rows, columns, sample_rate, spectrogram_image.Parameters().f_max)
+    if is_boxes(asked):
+        found = boxes(asked, rows, columns, sample_rate)
+    elif asked.lower().endswith(".png"):
+        found = pictured(Path(asked), rows, columns, sample_rate, spectrogram_image.Parameters().f_max)
     else:
-        found = selected(mask, bins, sample_rate)
+        found = selected(asked, bins, sample_rate)
     return 1 - found if invert else found
 
 

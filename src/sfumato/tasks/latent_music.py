@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ from sfumato.diffusion import guide, noise, sample, schedule
 from sfumato.networks.mel_vae import STEP, MelVae
 from sfumato.signal.log_mel import HOP, SILENCE
 from sfumato.systems import make_an_audio, mel_vocoder
-from sfumato.tasks import budget, sheet
+from sfumato.tasks import budget, sheet, sight
 from sfumato.tasks.draw import faded
 from sfumato.tasks.music import How, Walked, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
@@ -38,6 +38,8 @@ QUIETEST = 1e-5
 SOUNDING = 1 << 40
 """Added to an item's number for the noise that its sound, rather than its picture, is drawn from."""
 
+DrawnT = TypeVar("DrawnT", bound="Drawn")
+
 
 class Drawn(Walked):
     """What is wanted, how its picture is drawn, and how that gets its sound."""
@@ -47,11 +49,32 @@ class Drawn(Walked):
         0.4, ge=0, le=1, description="how far the picture is taken to be blurred and wrong there; 0 takes it as real"
     )
 
+    image: str | None = Field(
+        None, description="picture that leads beside the prompt or in its place: what it shows (extra vision)"
+    )
+
     @model_validator(mode="after")
     def _stands(self) -> Drawn:
         if self.then is not None and self.alpha is None:
             raise ValueError("then takes alpha here: a place between the two prompts")
         return self
+
+
+def led(settings: DrawnT) -> tuple[DrawnT, tuple[str, ...]]:
+    """Settings whose prompt says what their picture shows, too; and what the user should know of the prompts.
+
+    Raises
+    ------
+    InputError
+        The picture or a prompt can't be read.
+    MissingExtraError
+        The extra `vision` or `text` isn't installed.
+    """
+    if settings.image is None:
+        return settings, notes_on(settings)
+    words, note = sight.words_of(Path(settings.image))
+    whole = settings.model_copy(update={"prompt": f"{settings.prompt or ''} {words}".strip(), "image": None})
+    return whole, (note, *notes_on(whole))
 
 
 class Settings(Drawn):
@@ -93,6 +116,7 @@ def takes(
 ) -> Iterator[Take]:
     """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
     config, parts, n = config_of(model), parts_of(model), length_of(settings, config_of(model))
+    settings, _ = led(settings)
     frames = frames_of(n, config)
     chosen = how(model, parts, settings, frames, n)
     for item in range(settings.count):
@@ -104,8 +128,7 @@ def takes(
 
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
-    config = config_of(model)
-    notes = notes_on(settings)
+    config, (settings, notes) = config_of(model), led(settings)
     made, rate = takes(model, settings, progress), config.sample_rate
     shape = rate, 1, length_of(settings, config)
     return sheet.write_seen(out, made, model, settings, {"sample_rate": rate}, shape, notes)

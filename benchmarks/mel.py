@@ -35,7 +35,8 @@ ROUGHNESS = (0.0, 0.2, 0.4)
 def griffin_lim(mel: torch.Tensor, n: int) -> np.ndarray:
     """The sound of a picture by librosa: non-negative least squares to a linear spectrum, then 32 iterations."""
     power = 10 ** ((mel[0].double().numpy() * SCALE_DB + CENTRE_DB) / 10)
-    return librosa.feature.inverse.mel_to_audio(power, sr=OWN, n_fft=N_FFT, hop_length=HOP, length=n, pad_mode="constant")
+    shape = {"sr": OWN, "n_fft": N_FFT, "hop_length": HOP, "length": n, "pad_mode": "constant"}
+    return librosa.feature.inverse.mel_to_audio(power, **shape)
 
 
 def main() -> None:
@@ -92,10 +93,11 @@ def main() -> None:
             measure(f"{name}, {steps} steps, roughness {roughness:g}", made, time.perf_counter() - began)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "mel.json").write_text(json.dumps({"n": len(sounds), "rows": rows}, indent=1))
-    print(f"\n{len(sounds)} held-out recordings\n\n| pictures, way to sound | error, dB | kernel distance | × real time |")
-    print("|---|---|---|---|")
+    print(f"\n{len(sounds)} held-out recordings\n")
+    print("| pictures, way to sound | error, dB | kernel distance | × real time |\n|---|---|---|---|")
     for name, row in rows.items():
-        cells = [f"{row[k][0]:.2f} [{row[k][1]:.2f}, {row[k][2]:.2f}]" if k in row else "" for k in ("error_db", "kernel")]
+        spans = [row.get(key) for key in ("error_db", "kernel")]
+        cells = [f"{span[0]:.2f} [{span[1]:.2f}, {span[2]:.2f}]" if span else "" for span in spans]
         speed = f"{row['seconds per second']:.1f}" if "seconds per second" in row else ""
         print(f"| {name} | {cells[0]} | {cells[1]} | {speed} |")
 

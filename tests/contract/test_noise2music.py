@@ -148,7 +148,7 @@ def test_what_is_given_is_disturbed_as_far_as_its_strength_says_and_the_network_
 def test_a_band_that_is_exact_stays_what_it_is(folders):
     stage = model.load(folders / "awake second")
     low = tones(3200, 0.6)
-    settings = Settings(**QUICK | {"roughness": (0.0, 0.0)})
+    settings = Settings(**QUICK | {"later_roughness": (0.0, 0.0)})
     made = cascade.continued(stage, 1, torch.from_numpy(low), settings, 0).double().numpy()
     back = soxr.resample(made[0], 12800, 3200, quality="VHQ")[None]
     spectra = [np.fft.rfft(one[0, 160:-160] * np.hanning(low.shape[1] - 320)) for one in (low, back)]
@@ -156,7 +156,7 @@ def test_a_band_that_is_exact_stays_what_it_is(folders):
     error, sound = np.abs(spectra[1] - spectra[0])[inside], np.abs(spectra[0])[inside]
     assert np.sum(error**2) < 1e-3 * np.sum(sound**2)
     assert np.abs(soxr.resample(made[0], 12800, 3200) - made[0, ::4]).max() > 1e-2  # and above it there is something
-    rough = cascade.continued(stage, 1, torch.from_numpy(low), Settings(**QUICK | {"roughness": (0.5, 0.0)}), 0)
+    rough = cascade.continued(stage, 1, torch.from_numpy(low), Settings(**QUICK | {"later_roughness": (0.5, 0.0)}), 0)
     assert float((rough - torch.from_numpy(made)).abs().max()) > 1e-3
 
 
@@ -256,7 +256,7 @@ def test_configurations_that_fit_nothing_are_refused(settings, said):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"later_steps": (1, 4)}, {"roughness": (0.4, 1.5)}, {"rho": (7, 0.5, 7)}, {"prompt": "a", "then": "b"}],
+    [{"later_steps": (1, 4)}, {"later_roughness": (0.4, 1.5)}, {"rho": (7, 0.5, 7)}, {"prompt": "a", "then": "b"}],
 )
 def test_settings_that_mean_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=r"later_steps|roughness|rho|alpha"):

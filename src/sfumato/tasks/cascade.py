@@ -51,7 +51,7 @@ class Settings(Walked):
     )
     later_steps: tuple[int, int] = Field((8, 4), description="steps of the second stage, and of the third")
     later_cfg: tuple[float, float] = Field((1.5, 1.0), description="guidance of the second stage and of the third")
-    roughness: tuple[float, float] = Field(
+    later_roughness: tuple[float, float] = Field(
         (0.4, 0.0),
         description="how far the second stage and the third take what they are given to be blurred and wrong, 0 to 1; "
         "at 0 its band stays what it is",
@@ -69,8 +69,8 @@ class Settings(Walked):
             raise ValueError("later_steps takes 2 to 1000 steps for each stage")
         if not (min(self.later_cfg) >= 0 and max(self.later_cfg) <= 20):
             raise ValueError("later_cfg takes scales from 0 to 20")
-        if not (min(self.roughness) >= 0 and max(self.roughness) <= 1):
-            raise ValueError("roughness takes two numbers from 0 to 1")
+        if not (min(self.later_roughness) >= 0 and max(self.later_roughness) <= 1):
+            raise ValueError("later_roughness takes two numbers from 0 to 1")
         if not (min(self.rho) >= 1 and max(self.rho) <= 100):
             raise ValueError("rho takes three numbers from 1 to 100")
         return self
@@ -243,7 +243,7 @@ def continued(
     config, n = config_of(stage), length_of(stage, settings)
     raised = torch.from_numpy(resampled(audio.double().numpy(), config.given_rate, config.sample_rate)).float()
     fitting = functional.pad(raised, (0, max(0, n - raised.shape[1])))[:, :n]
-    given = noise2music.given_of(fitting, settings.roughness[number - 1], config)
+    given = noise2music.given_of(fitting, settings.later_roughness[number - 1], config)
     stream = _noise(settings, number, config.shape, given.shape[3], item)
     wanted, unwanted, scale = None, None, 1.0
     if config.unprompted < 1:
@@ -266,7 +266,7 @@ def vocoded(
     config, n = _any(stage), length_of(stage, settings)
     assert isinstance(config, mel_vocoder.Config)
     stream = _noise(settings, number, (2, config.hop), mel_vocoder.frames_of(n, config), item)
-    steps, roughness = settings.later_steps[number - 1], settings.roughness[number - 1]
+    steps, roughness = settings.later_steps[number - 1], settings.later_roughness[number - 1]
     made = mel_vocoder.vocode(stage.network, config, mel, n, stream, steps, roughness, settings.sampler)
     for _ in range(steps):
         step_done()

@@ -35,8 +35,8 @@ ROUGHNESS = (0.0, 0.2, 0.4)
 def griffin_lim(mel: torch.Tensor, n: int) -> np.ndarray:
     """The sound of a picture by librosa: non-negative least squares to a linear spectrum, then 32 iterations."""
     power = 10 ** ((mel[0].double().numpy() * SCALE_DB + CENTRE_DB) / 10)
-    shape = {"sr": OWN, "n_fft": N_FFT, "hop_length": HOP, "length": n, "pad_mode": "constant"}
-    return librosa.feature.inverse.mel_to_audio(power, **shape)
+    shape = {"sr": OWN, "n_fft": N_FFT, "hop_length": HOP, "pad_mode": "constant"}
+    return librosa.feature.inverse.mel_to_audio(power, **shape)[:n]
 
 
 def main() -> None:

@@ -196,3 +196,37 @@ def test_a_configuration_whose_picture_doesn_t_fit_is_refused():
     network = preset.load("mel-vocoder-tiny").config.network
     with pytest.raises(ValueError, match="given = 2"):
         mel_vocoder.Config(network=network.model_copy(update={"given": 3}), n_frames=32)
+
+
+def test_levelling_brings_a_sound_to_the_levels_of_another_and_leaves_one_that_has_them():
+    """A recording through a filter, with a hum and a dip: its bands come back; silence stays silence."""
+    generator = np.random.default_rng(2)
+    at = np.arange(RATE) / RATE
+    audio = 0.1 * generator.standard_normal(RATE) * (1 + np.sin(2 * np.pi * 3 * at)) + 0.05 * np.sin(2000 * at)
+    wanted = torch.from_numpy(audio)[None].float()
+    mel = log_mel.log_mel(wanted, RATE)
+    spectrum = np.fft.rfft(audio) * np.interp(np.arange(RATE // 2 + 1), [0, 500, 2000, 8000], [2, 0.4, 1, 0.2])
+    off = torch.from_numpy(np.fft.irfft(spectrum))[None].float()
+
+    def error_db(sound):
+        return float((log_mel.log_mel(sound, RATE) - mel)[..., 2:-2].abs().mean()) * log_mel.SCALE_DB
+
+    made = [log_mel.levelled(off, mel, RATE, times) for times in (1, 4)]
+    assert error_db(off) > 3 > 2 * error_db(made[0]) and error_db(made[1]) < 0.6 * error_db(made[0])
+    torch.testing.assert_close(log_mel.levelled(wanted, mel, RATE), wanted, atol=2e-4, rtol=1e-3)
+    louder = np.corrcoef(wanted[0, 500:-500], made[1][0, 500:-500])[0, 1]
+    assert louder > 0.98  # phases, and what lies within a band, stay what they are
+    silent = torch.full_like(mel, log_mel.SILENCE)
+    assert float(log_mel.levelled(off, silent, RATE, 4).square().mean()) < 1e-6 * float(off.square().mean())
+
+
+def test_a_vocoder_s_sound_has_its_picture_s_levels():
+    """Whatever an untrained network draws, its levels are about those that were asked for, where there is sound."""
+    torch.manual_seed(0)
+    plan = preset.load("mel-vocoder-tiny")
+    network = mel_vocoder.build(plan.config)
+    mel = log_mel.log_mel(0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(1)), RATE)
+    walk = noise.walk((2, plan.config.hop, mel_vocoder.frames_of(8000, plan.config)), seed=1, items=[0])
+    made = mel_vocoder.vocode(network, plan.config, mel, 8000, walk, steps=6)
+    error = (log_mel.log_mel(made, RATE) - mel)[:, 4:76, 2:-2].abs().mean() * log_mel.SCALE_DB
+    assert float(error) < 3

@@ -3,18 +3,20 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import soundfile as sf
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     "README.md", "docs/repair.md", "docs/uasrm.md", "docs/dance.md", "docs/riffusion.md", "docs/everyday.md",
-    "docs/architecture.md",
+    "docs/make-an-audio.md", "docs/noise2music.md", "docs/architecture.md",
 )  # fmt: skip
 DEMO = ROOT / "examples" / "only_300_stood_damaged.flac"
 
@@ -67,7 +69,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with what the documents speak of: a concert.flac of six seconds, damaged at 1.00 to 1.06 and 3.80 to
-    4.10 s; a kick and a snare, and the same two in my_sounds."""
+    4.10 s; a kick and a snare, and the same two in my_sounds; a photo.jpg."""
     audio, rate = sf.read(DEMO, start=round(4.2 * 44100), stop=round(10.2 * 44100), dtype="int16")
     sf.write(tmp_path / "concert.flac", audio, rate)
     (tmp_path / "my_sounds").mkdir()
@@ -78,6 +80,7 @@ def folder(tmp_path: Path) -> Path:
     ):
         for path in (tmp_path / name, tmp_path / "my_sounds" / name):
             sf.write(path, sound * np.exp(-20 * time), 44100)
+    shutil.copy(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg", tmp_path / "photo.jpg")
     return tmp_path
 
 

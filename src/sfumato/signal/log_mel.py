@@ -6,6 +6,7 @@ and brought to about unit variance, so that a picture is what a network may be g
 References
 ----------
 .. [1] R. Huang et al., "Make-An-Audio", ICML 2023, arXiv 2301.12661, section 4.1.
+.. [2] D. Griffin, J. Lim, "Signal estimation from modified short-time Fourier transform", IEEE TASSP 32(2), 1984.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from sfumato.signal.complex_spectrogram import frequencies
 from sfumato.signal.mel import hz_to_mel, mel_spectrogram, mel_to_hz
+from sfumato.signal.stft import istft, stft
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,6 +30,8 @@ FLOOR_DB = -70.0
 """Lower levels count as silence. Music at the RMS that networks are trained at, 0.1, is below it in 3 % of places."""
 CENTRE_DB, SCALE_DB = -29.0, 20.0
 """Mean and standard deviation of such music's levels: what becomes 0, and the difference that becomes 1."""
+MOST_UP_DB, MOST_DOWN_DB = 12.0, 30.0
+"""How far a band is turned up or down at a time, by `levelled`: what isn't there can't be made by turning it up."""
 SILENCE = (FLOOR_DB - CENTRE_DB) / SCALE_DB
 """What silence becomes."""
 
@@ -47,6 +51,30 @@ def centres(sample_rate: float) -> Float[Tensor, " 80"]:
     """Centre of each band, Hz."""
     lowest, highest = hz_to_mel(np.array([0.0, sample_rate / 2]))
     return torch.from_numpy(mel_to_hz(np.linspace(lowest, highest, N_MELS + 2)[1:-1]))
+
+
+def levelled(
+    audio: Float[Tensor, "b n"], mel: Float[Tensor, "b 80 frames"], sample_rate: float, times: int = 4
+) -> Float[Tensor, "b n"]:
+    """Sounds brought nearer to the levels of pictures: `times` over, each band is turned up or down where it is off.
+
+    As Griffin and Lim's iterations [2]_ it goes to a spectrogram that has the levels and back to the sound whose
+    spectrogram is nearest; but only a band's level is set, and what lies within the band, and all phases, stay what
+    they are: so it is for sounds that are nearly right. Picture and sound begin together; where the picture ends, the
+    sound does.
+    """
+    frequencies = torch.fft.rfftfreq(N_FFT, 1 / sample_rate).to(audio)
+    centre = centres(sample_rate).to(audio)
+    above = torch.searchsorted(centre, frequencies).clamp(1, N_MELS - 1)
+    share = ((frequencies - centre[above - 1]) / (centre[above] - centre[above - 1])).clamp(0, 1)[:, None]
+    for _ in range(times):
+        made = log_mel(audio, sample_rate)
+        t = min(made.shape[2], mel.shape[2])
+        gain_db = (SCALE_DB * (mel[..., :t] - made[..., :t])).clamp(-MOST_DOWN_DB, MOST_UP_DB)
+        over = gain_db[:, above - 1] * (1 - share) + gain_db[:, above] * share
+        spectrum = stft(audio, N_FFT, HOP)[..., :t] * 10 ** (over / 20)
+        audio = istft(spectrum, N_FFT, HOP, audio.shape[1])
+    return audio
 
 
 def over_bins(mel: Float[Tensor, "b 80 frames"], half: int, sample_rate: float) -> Float[Tensor, "b k half t"]:

@@ -2,7 +2,8 @@
 
 The picture says how loud each band is when (`signal.log_mel`); the network, which is given it beside the noisy
 spectrogram, finds phases, partials between the bands' centres, and texture. The way from a spectrogram to sound is then
-exact (`signal.complex_spectrogram`). A few evaluations are enough, as little is left open.
+exact (`signal.complex_spectrogram`). A few evaluations are enough, as little is left open; and as the levels are known,
+what the network missed of them is set at the end (`signal.log_mel.levelled`).
 
 It stands where Make-An-Audio [1]_ has BigVGAN, an adversarial vocoder of 112 million weights that was trained on
 speech; and it serves whatever else draws pictures of this kind. Pictures that a generator drew are smoother than real
@@ -29,7 +30,7 @@ from sfumato.config import Settings
 from sfumato.diffusion import guide, sample, schedule
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
-from sfumato.signal.log_mel import HOP, SILENCE, log_mel, over_bins
+from sfumato.signal.log_mel import HOP, SILENCE, levelled, log_mel, over_bins
 from sfumato.wanted import nothing
 
 if TYPE_CHECKING:
@@ -187,4 +188,6 @@ def vocode(
     sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
     walk = sample.SAMPLERS[sampler](denoiser(network, config, given), noise(0) * sigmas[0], sigmas, noise)
     bins = complex_spectrogram.unpicture(sample.last(walk), config.sample_rate)
-    return complex_spectrogram.sound(bins, n_samples)
+    drawn = complex_spectrogram.sound(bins, n_samples).float()
+    with torch.autocast(mel.device.type, enabled=False):
+        return levelled(drawn, whole[..., : -(-n_samples // HOP) + 1].float(), config.sample_rate)

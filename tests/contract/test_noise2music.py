@@ -10,12 +10,15 @@ import tiny_sounds
 import torch
 
 from sfumato import model, preset
+from sfumato.data import prompted
+from sfumato.data.examples import DataSettings
+from sfumato.diffusion import noise
 from sfumato.diffusion.noise import BatchNoise
 from sfumato.errors import InputError, ModelError
 from sfumato.model import Model
 from sfumato.signal import complex_spectrogram
 from sfumato.systems import noise2music
-from sfumato.tasks import cascade
+from sfumato.tasks import budget, cascade
 from sfumato.tasks.cascade import Settings
 
 ONCE = ["train.steps=3", "train.batch_size=2", "data.validation_examples=0"]
@@ -115,11 +118,13 @@ def test_what_a_stage_is_given_in_use_is_what_it_was_given_in_training():
     audio = tones(config.sample_rate, 1.0)
     low = soxr.resample(audio[0], config.sample_rate, config.given_rate, quality="VHQ")
     raised = soxr.resample(low, config.given_rate, config.sample_rate, quality="VHQ")[None]
-    used = noise2music.given_of(torch.from_numpy(raised).float(), 0.25, config)
+    frames = noise2music.frames_of(audio.shape[1], config)
+    over = noise.walk((2, config.hop, frames), seed=3, items=[0])
+    used = noise2music.given_of(torch.from_numpy(raised).float(), 0.25, config, over)
     bins = complex_spectrogram.bins(torch.from_numpy(audio).float(), config.hop)
     whole = complex_spectrogram.picture(bins, config.sample_rate)
-    trained = noise2music.beside(whole, torch.tensor([0.25]), config)
     t = whole.shape[3]
+    trained = noise2music.beside(whole, torch.tensor([0.25]), config, over(0)[..., :t])
     inside = slice(8, t - 8)
     difference = (used[..., :t] - trained)[..., inside]
     assert float(difference.square().mean()) < 1e-3 * float(trained[:, :2, :, inside].square().mean())
@@ -130,15 +135,16 @@ def test_what_a_stage_is_given_in_use_is_what_it_was_given_in_training():
 
 def test_what_is_given_is_disturbed_as_far_as_its_strength_says_and_the_network_is_told():
     config = config_of(*SECOND)
-    whole, noise = 0.4 * torch.randn(3, 2, config.hop, 16), torch.randn(3, 2, config.hop, 16)
+    whole, over = 0.4 * torch.randn(3, 2, config.hop, 16), torch.randn(3, 2, config.hop, 16)
     strength = torch.tensor([0.0, 0.5, 1.0])
-    clean = noise2music.beside(whole, strength, config)
-    given = noise2music.beside(whole, strength, config, noise)
+    clean = noise2music.beside(whole, torch.zeros(3), config, over)
+    given = noise2music.beside(whole, strength, config, over)
+    assert torch.equal(clean[:, :2, : int(0.85 * config.hop / 4)], whole[:, :, : int(0.85 * config.hop / 4)])
     assert torch.equal(given[0], clean[0])
     error = (given - clean)[:, :2].square().mean(dim=(1, 2, 3))
     assert error[0] == 0 < error[1] < error[2]
     torch.testing.assert_close(given[:, 2, 0, 0], strength)
-    still = noise2music.beside(whole, strength, config, torch.zeros_like(noise))[:, :2]
+    still = noise2music.beside(whole, strength, config, torch.zeros_like(over))[:, :2]
     kept = still.square().sum(dim=(0, 1, 3)) / clean[:, :2].square().sum(dim=(0, 1, 3)).clamp(min=1e-9)
     low, high = kept[:4].mean(), kept[10 : int(0.9 * config.hop / 4)].mean()
     assert low > 0.95 > high  # the blur is a low-pass
@@ -194,11 +200,41 @@ def test_levels_get_their_sound_from_a_vocoder(folders):
         next(cascade.takes(levels, Settings(**QUICK, stages=1)))
 
 
-def test_a_long_sound_is_one_state_in_windows(first):
-    config = first.config
-    seconds = 3.5 * config.n_frames * config.hop / config.sample_rate
-    made = next(cascade.takes(first, Settings(**QUICK | {"seconds": seconds}, stages=1)))
-    assert made.audio.shape == (1, round(seconds * 3200))
+@torch.no_grad()
+def test_a_long_sound_is_one_state_in_windows_each_with_its_part_of_what_is_given(folders):
+    """Where a window is alone, the guess is that of a sound that ends with it; in between, of neither."""
+    stage = model.load(folders / "awake second")
+    config, sigma = stage.config, torch.tensor([2.0])
+    window, overlap = config.n_frames, config.n_frames // 4 // 2 * 2
+    torch.manual_seed(3)
+    total = 2 * window - overlap
+    x, given = torch.randn(1, 2, config.hop, total), torch.randn(1, 3, config.hop, total)
+
+    def guess(part):
+        return noise2music.denoiser(stage.network, config, given=given[..., part])(x[..., part], sigma)
+
+    whole = guess(slice(None))
+    first, last = guess(slice(0, window)), guess(slice(total - window, total))
+    torch.testing.assert_close(whole[..., : window - overlap], first[..., : window - overlap])
+    torch.testing.assert_close(whole[..., window:], last[..., overlap:])
+    between = whole[..., window - overlap : window]
+    fade = torch.sin((torch.arange(overlap) + 0.5) / overlap * torch.pi / 2).square()
+    torch.testing.assert_close(between, (1 - fade) * first[..., window - overlap :] + fade * last[..., :overlap])
+
+
+@pytest.mark.parametrize("settings", [SECOND, []], ids=["given", "sound"])
+def test_a_stage_is_trained_where_its_batch_is(settings):
+    """No tensor of its own stays behind on another device: on none at all here, so that shapes alone are computed."""
+    config = config_of(*settings)
+    with torch.device("meta"):
+        network = noise2music.build(config)
+    audio = torch.zeros(2, config.n_samples, device="meta")
+    clean = torch.zeros(2, *config.shape, config.n_frames, device="meta")
+    if config.given_rate:
+        given = noise2music.beside(clean, torch.zeros(2, device="meta"), config, clean)
+        assert given.device.type == "meta" and given.shape == (2, 3, config.hop, config.n_frames)
+    assert noise2music.training_picture(audio, config).shape == clean.shape
+    assert sum(parameter.numel() for parameter in network.parameters()) > 0
 
 
 def test_files_and_their_record(first, tmp_path):
@@ -211,12 +247,24 @@ def test_files_and_their_record(first, tmp_path):
     assert len({stage["sha256"] for stage in record["stages"]}) == 3
 
 
-def test_a_budget_pays_for_the_later_stages_first(first):
+def test_a_budget_pays_for_the_later_stages_first(first, monkeypatch):
+    """Every evaluation takes a second, so the budget counts them."""
+    monkeypatch.setattr(budget, "seconds_of", lambda evaluate: 1.0)
+    monkeypatch.setattr(budget, "ASIDE", 1.0)
     stages = cascade.stages_of(first, None)
-    much = cascade.how(stages, Settings(**QUICK, budget="60s"))
-    assert much.steps > 3
-    with pytest.raises(InputError, match="too few"):
-        cascade.how(stages, Settings(**QUICK, budget="1ms"))
+    windows = [cascade._windows(stage, Settings(**QUICK)) for stage in stages]
+
+    def steps(seconds, **settings):
+        asked = {"cfg_scale": 1.0, "later_cfg": (1.0, 1.0)} | settings
+        return cascade.how(stages, Settings(**QUICK | asked, budget=f"{seconds}s")).steps
+
+    later = 2 * windows[1] + 2 * windows[2]
+    assert steps(later + 20 * windows[0]) == 20
+    assert steps(later + 20 * windows[0], later_steps=(2, 5)) == 20 - 3 * windows[2] // windows[0]
+    assert steps(later + 20 * windows[0], sampler="heun") == 20 // 2 - later // 2 // windows[0]
+    assert steps(later + 20 * windows[0], later_cfg=(3.0, 3.0), guided=(1e-3, 1e3)) == 20 - 2 * windows[1] // windows[0]
+    with pytest.raises(InputError, match=rf"it takes {later + 3 * windows[0]}\.0 s"):
+        steps(later)
 
 
 def test_stages_that_do_not_follow_are_refused(first, folders):
@@ -255,9 +303,35 @@ def test_configurations_that_fit_nothing_are_refused(settings, said):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"later_steps": (1, 4)}, {"later_roughness": (0.4, 1.5)}, {"rho": (7, 0.5, 7)}, {"prompt": "a", "then": "b"}],
+    ("settings", "said"),
+    [
+        ({"later_steps": (1, 4)}, "takes 2 to 1000 steps"),
+        ({"later_roughness": (0.4, 1.5)}, "takes two numbers from 0 to 1"),
+        ({"later_cfg": (0.4, 21)}, "takes scales from 0 to 20"),
+        ({"rho": (7, 0.5, 7)}, "takes three numbers from 1 to 100"),
+        ({"prompt": "a", "then": "b"}, "then takes alpha"),
+    ],
 )
-def test_settings_that_mean_nothing_are_refused(settings):
-    with pytest.raises(ValueError, match=r"later_steps|roughness|rho|alpha"):
+def test_settings_that_mean_nothing_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
         Settings(**settings)
+
+
+def test_a_prompt_of_which_nothing_is_read_is_refused_by_every_way_in(first):
+    with pytest.raises(InputError, match="Nothing of the prompt"):
+        next(cascade.takes(first, Settings(**QUICK | {"prompt": "ᚠᚢᚦ ᚨᚱᚲ"})))
+
+
+def test_levels_are_those_of_the_whole_sound_whatever_a_stage_s_rate(tmp_path):
+    """A low tone beside a loud high one: the first stage hears the low one as soft as it is."""
+    at = np.arange(2 * 16_000) / 16_000
+    (tmp_path / "sounds").mkdir()
+    two = 0.02 * np.sin(2 * np.pi * 440 * at) + 0.2 * np.sin(2 * np.pi * 5000 * at)
+    sf.write(tmp_path / "sounds" / "two.wav", two, 16_000)
+    rows = preset.recordings(tmp_path / "sounds")
+    config = config_of("config.n_frames=16")
+    data = prompted.examples(rows, tmp_path / "sounds", tmp_path, "train", config, DataSettings(), quiet)
+    audio = data.batch(0, 0, 8, 0, 1)["audio"]
+    assert audio.shape == (8, config.n_samples)
+    rms = audio.square().mean(dim=1).sqrt()
+    assert (rms < 0.1 * 0.1 * 10 ** (prompted.LEVELS_DB / 20) * 1.1).all() and (rms > 0.1 * 0.1 / 2.3).all()

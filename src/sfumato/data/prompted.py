@@ -2,18 +2,21 @@
 
 A recording longer than a window gives crops, resampled where its rate is another one; what its caption says of times is
 put in terms of the crop. Shorter sounds are mixed and sequenced (`data.mixing`), so that the caption says what is heard
-when. Levels are evened out, as a generator is never asked for one.
+when. Levels are evened out, as a generator is never asked for one: at 16 kHz or more, so that what draws a lower band
+draws it as loud as it is in the whole.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -44,9 +47,13 @@ Audio = NDArray[np.float32]
 MIXED_SHARE = 0.3
 """Of the items, if there are both short and long sounds, this share are mixtures of short ones."""
 MOST_MIXED = 3
+LEVEL_RATE = 16000
+"""Lowest sample rate that levels are measured at, Hz."""
 LEVELS_DB = 6.0
 """Largest difference of an item's level from `LEVEL`, dB."""
 PEAK = 0.95
+SPARE = 2
+"""Samples that are read beyond what is wanted where it is brought to a lower rate."""
 QUIETEST = 1e-3
 """Peak, or RMS, below which there is nothing to hear."""
 ATTEMPTS = 8
@@ -88,16 +95,20 @@ class Prompted:
     short: Sequence[Short]
     root: Path
     sample_rate: int
+    """Of what is read and mixed, `LEVEL_RATE` or more."""
     n_samples: int
+    wanted_rate: int
+    """Of the items."""
+    n_wanted: int
 
     def batch(self, seed: int, step: int, size: int, rank: int, world: int) -> dict[str, Tensor]:
-        """Items [rank, rank + 1) * size / world of a step: "audio" (items, n_samples) and the fields of `Wanted`."""
+        """Items [rank, rank + 1) * size / world of a step: "audio" (items, n_wanted) and the fields of `Wanted`."""
         items = [self.item(seed, step * size + i) for i in share(size, rank, world)]
         sounds = {"audio": torch.from_numpy(np.stack([audio for audio, *_ in items]))}
         return sounds | told([item[1:] for item in items])
 
     def item(self, seed: int, number: int) -> tuple[Audio, str, float, int]:
-        """Audio ``(n_samples,)``, caption, tempo and key (0 where not told) of item `number` of a training."""
+        """Audio ``(n_wanted,)``, caption, tempo and key (0 where not told) of item `number` of a training."""
         choose = chooser(seed=seed, item=number)
         audio, caption, bpm, key = self._found(choose)
         for _ in range(ATTEMPTS):
@@ -109,7 +120,10 @@ class Prompted:
         gain = min(level / max(rms, QUIETEST), PEAK / max(float(np.abs(audio).max()), QUIETEST))
         if choose.random() >= TOLD_SHARE:
             bpm, key = 0.0, 0
-        return audio * np.float32(gain if choose.random() < 0.5 else -gain), caption, bpm, key
+        audio = audio * np.float32(gain if choose.random() < 0.5 else -gain)
+        if self.sample_rate != self.wanted_rate:
+            audio = soxr.resample(audio, self.sample_rate, self.wanted_rate, quality="HQ")[: self.n_wanted]
+        return audio, caption, bpm, key
 
     def _found(self, choose: np.random.Generator) -> tuple[Audio, str, float, int]:
         """A crop or a mixture."""
@@ -207,7 +221,9 @@ def examples(
     InputError
         There is no sound to be heard.
     """
-    rate, n = config.sample_rate, config.n_samples  # type: ignore[attr-defined]
+    wanted_rate, n_wanted = config.sample_rate, config.n_samples  # type: ignore[attr-defined]
+    rate = max(wanted_rate, LEVEL_RATE)
+    n = n_wanted if rate == wanted_rate else math.ceil((n_wanted + SPARE) * rate / wanted_rate)
     path = root / caption_file.NAME
     given = caption_file.read_captions(path) if path.is_file() else {}
     long, captions, short = [], [], []
@@ -225,4 +241,4 @@ def examples(
     short = [one for one in short if one.captions]
     if not long and not short:
         raise InputError(f"None of {len(rows)} recordings in {root} holds a sound. Give some that aren't silent.")
-    return Prompted(long, captions, short, root, rate, n)
+    return Prompted(long, captions, short, root, rate, n, wanted_rate, n_wanted)

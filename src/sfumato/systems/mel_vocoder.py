@@ -167,6 +167,7 @@ def vocode(
     steps: int = 8,
     strength: float = 0.5,
     sampler: str = "dpmpp_2m",
+    rho: float = 7.0,
 ) -> Float[Tensor, "b n"]:
     """Sounds of `n_samples` that have the levels of pictures.
 
@@ -180,12 +181,14 @@ def vocode(
         Of the sampler, each one evaluation of the network.
     strength
         How blurred and disturbed the pictures are, from 0, real ones, to 1.
+    rho
+        Of the noise levels (`schedule.karras`).
     """
     t = frames_of(n_samples, config)
     n = t * config.hop // HOP
     whole = functional.pad(mel[..., :n], (0, max(0, n - mel.shape[-1])), value=SILENCE)
     given = beside(whole, mel.new_full((len(mel),), strength), config)
-    sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max).float()
+    sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max, rho).float()
     walk = sample.SAMPLERS[sampler](denoiser(network, config, given), noise(0) * sigmas[0], sigmas, noise)
     bins = complex_spectrogram.unpicture(sample.last(walk), config.sample_rate)
     drawn = complex_spectrogram.sound(bins, n_samples).float()

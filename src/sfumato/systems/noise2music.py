@@ -43,10 +43,10 @@ from sfumato.signal import complex_spectrogram, log_mel
 from sfumato.wanted import KEYS, Wanted
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch import nn
 
-    from sfumato.diffusion.noise import BatchNoise
+    from sfumato.diffusion.noise import BatchNoise, Noise
     from sfumato.diffusion.precondition import Denoiser
 
 NAME = "noise2music"
@@ -154,7 +154,7 @@ def beside(
     spectrogram: Float[Tensor, "b 2 f t"],
     strength: Float[Tensor, " b"],
     config: Config,
-    disturbance: Float[Tensor, "b 2 f t"] | None = None,
+    disturbance: Float[Tensor, "b 2 f t"],
 ) -> Float[Tensor, "b 3 f t"]:
     """What the network is given: the lower band of a spectrogram, blurred and disturbed, and how much so.
 
@@ -163,20 +163,18 @@ def beside(
     strength
         How much, from 0 to 1.
     disturbance
-        Noise of unit variance, in training; None leaves the band as it is, as what a generator drew is disturbed.
+        Noise of unit variance.
     """
     told = strength[:, None, None, None].to(spectrogram)
-    if disturbance is not None:
-        place = complex_spectrogram.frequencies(config.hop, config.sample_rate)[:, None] / (config.given_rate / 2)
-        low_pass = (-0.5 * (BLUR * told * place.to(told)).square()).exp() ** complex_spectrogram.POWER
-        spectrogram = spectrogram * low_pass + DISTURBANCE * told * disturbance
-    passed = spectrogram * _passed(config)
-    return torch.cat([passed, told.expand_as(passed[:, :1])], dim=1)
+    place = _place(config).to(spectrogram)
+    low_pass = (-0.5 * (BLUR * told * place).square()).exp() ** complex_spectrogram.POWER
+    disturbed = (spectrogram * low_pass + DISTURBANCE * told * disturbance) * (place < PASSED)
+    return torch.cat([disturbed, told.expand_as(disturbed[:, :1])], dim=1)
 
 
-def _passed(config: Config) -> Bool[Tensor, "f 1"]:
-    """The bins that are taken from what is given."""
-    return complex_spectrogram.frequencies(config.hop, config.sample_rate)[:, None] < PASSED * config.given_rate / 2
+def _place(config: Config) -> Float[Tensor, "f 1"]:
+    """Where each bin lies in the given sound's band: 1 is its upper edge."""
+    return complex_spectrogram.frequencies(config.hop, config.sample_rate)[:, None] / (config.given_rate / 2)
 
 
 def denoiser(
@@ -202,7 +200,7 @@ def denoiser(
         return band_unet.denoiser(network, words, wanted, unwanted, cfg_scale, interval, part)
 
     led = guide.windows_given(bind, given, config.n_frames, overlap)
-    exact = (_passed(config) & (given[:, 2:] == 0)).expand_as(given[:, :2])
+    exact = ((_place(config).to(given) < PASSED) & (given[:, 2:] == 0)).expand_as(given[:, :2])
     return guide.keep(led, guide.known_samples(given[:, :2], exact))
 
 
@@ -219,10 +217,13 @@ def sound_of(picture: Float[Tensor, "b 2 f t"], n_samples: int, config: Config) 
 
 
 def given_of(
-    audio: Float[Tensor, "b n"], strength: float, config: Config
+    audio: Float[Tensor, "b n"], strength: float, config: Config, noise: Noise
 ) -> Float[Tensor, "b 3 f t"]:
-    """What a stage is given of a sound that has been brought to its `sample_rate`."""
+    """What a stage is given of a sound that was brought to its `sample_rate`: blurred and disturbed as in training.
+
+    `noise` gives the disturbance, (b, 2, f, t), at 0.
+    """
     frames = frames_of(audio.shape[1], config)
     spectrogram = complex_spectrogram.picture(complex_spectrogram.bins(audio, config.hop), config.sample_rate)
     padded = torch.nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
-    return beside(padded, padded.new_full((len(audio),), strength), config)
+    return beside(padded, padded.new_full((len(audio),), strength), config, noise(0))

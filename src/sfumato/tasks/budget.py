@@ -47,19 +47,27 @@ def _timed(evaluate: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def evaluations(budget_s: float, evaluation_s: float, stretches: int) -> int:
-    """Evaluations of each stretch that a budget allows.
+def evaluations(budget_s: float, evaluation_s: float, stretches: int, spent_s: float = 0.0) -> int:
+    """Evaluations of each stretch that a budget allows once `spent_s` is set aside for what else is computed.
 
     Raises
     ------
     InputError
         They are too few for anything to be heard.
     """
-    allowed = int(ASIDE * budget_s / evaluation_s / stretches)
+    allowed = int((ASIDE * budget_s - spent_s) / evaluation_s / stretches)
     if allowed < FEWEST:
-        least = FEWEST * evaluation_s * stretches / ASIDE
+        least = (FEWEST * evaluation_s * stretches + spent_s) / ASIDE
         raise InputError(f"{budget_s:g} s are too few: it takes {least:.1f} s here. Give more, or a shorter sound.")
     return allowed
+
+
+def cost(steps: int, guided: tuple[float, float] | None, sigmas: Callable[[int], Tensor]) -> int:
+    """Evaluations that so many steps take: two for those at noise levels of guidance."""
+    if guided is None:
+        return steps
+    levels = sigmas(steps)[:-1]
+    return steps + int(((levels > guided[0]) & (levels <= guided[1])).sum())
 
 
 def share(
@@ -72,8 +80,6 @@ def share(
     if not guidance or allowed < GUIDED_FROM:
         return min(allowed, MOST), None
 
-    def cost(steps: int) -> int:
-        return steps + int(((sigmas(steps)[:-1] > guided[0]) & (sigmas(steps)[:-1] <= guided[1])).sum())
-
-    steps = max(steps for steps in range(FEWEST, min(allowed, MOST) + 1) if steps == FEWEST or cost(steps) <= allowed)
+    possible = range(FEWEST, min(allowed, MOST) + 1)
+    steps = max(steps for steps in possible if steps == FEWEST or cost(steps, guided, sigmas) <= allowed)
     return steps, guided

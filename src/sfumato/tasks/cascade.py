@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional
 
 from sfumato import model as models
 from sfumato.diffusion import noise, sample, schedule
@@ -25,7 +24,7 @@ from sfumato.signal import log_mel
 from sfumato.systems import mel_vocoder, noise2music
 from sfumato.tasks import budget, sheet
 from sfumato.tasks.draw import faded
-from sfumato.tasks.music import How, Walked, half_precision, told
+from sfumato.tasks.music import How, Walked, arithmetic, half_precision, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
 from sfumato.tasks.takes import Array, Progress, Take, Written, take
 from sfumato.tasks.vary import resampled
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 LONGEST_S = 300.0
 STAGE = 1 << 40
 """Between the items of neighbouring stages in the noise's numbering."""
+OVER = 8
+"""Added to a stage's number for the noise that is laid over what it is given."""
 
 
 class Settings(Walked):
@@ -50,11 +51,13 @@ class Settings(Walked):
         None, ge=1, le=3, description="go through the first so many stages only: a preview; by default all"
     )
     later_steps: tuple[int, int] = Field((8, 4), description="steps of the second stage, and of the third")
-    later_cfg: tuple[float, float] = Field((1.5, 1.0), description="guidance of the second stage and of the third")
+    later_cfg: tuple[float, float] = Field(
+        (1.5, 1.0), description="guidance of the second stage and of the third, where they read words"
+    )
     later_roughness: tuple[float, float] = Field(
         (0.4, 0.0),
-        description="how far the second stage and the third take what they are given to be blurred and wrong, 0 to 1; "
-        "at 0 its band stays what it is",
+        description="how far the second stage and the third distrust what they are given, 0 to 1: that much noise is "
+        "laid over it; at 0 a sound's band stays what it is",
     )
     rho: tuple[float, float, float] = Field(
         (7.0, 7.0, 7.0),
@@ -130,15 +133,17 @@ def takes(
     model: Model, settings: Settings, progress: Progress = lambda done, total, text: None
 ) -> Iterator[Take]:
     """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
+    notes_on(settings)
     yield from _taken(stages_of(model, settings.stages), settings, progress)
 
 
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
     notes, stages = notes_on(settings), stages_of(model, settings.stages)
-    about: dict[str, Any] = {"sample_rate": rate_of(stages[-1])}
+    rate = rate_of(stages[-1])
+    about: dict[str, Any] = {"sample_rate": rate, "arithmetic": arithmetic()}
     about["stages"] = [{"model": one.name, "sha256": models.digest(one)} for one in stages]
-    shape = rate_of(stages[-1]), 1, length_of(stages[-1], settings)
+    shape = rate, 1, length_of(rate, settings)
     return sheet.write_seen(out, _taken(stages, settings, progress), model, settings, about, shape, notes)
 
 
@@ -155,30 +160,39 @@ def rate_of(stage: Model) -> int:
     return _any(stage).sample_rate
 
 
-def length_of(stage: Model, settings: Settings) -> int:
-    """Samples of what a stage draws."""
-    return max(1, round(settings.seconds * rate_of(stage)))
+def length_of(rate: int, settings: Settings) -> int:
+    """Samples of a sound at a rate."""
+    return max(1, round(settings.seconds * rate))
 
 
 def how(stages: tuple[Model, ...], settings: Settings) -> How:
     """Steps and guidance of the first stage: as set, or as the budget allows once the others are paid for."""
     if settings.budget is None:
         return How(settings.steps, settings.cfg_scale, settings.guided)
-    costs = [_windows(one, settings) * budget.seconds_of(partial(_evaluated_once, one)) for one in stages]
-    evaluations = [
-        steps * (1 + (scale != 1)) for steps, scale in zip(settings.later_steps, settings.later_cfg, strict=True)
-    ]
-    later = sum(count * cost for count, cost in zip(evaluations, costs[1:], strict=False))
-    allowed = budget.evaluations(budget.parsed(settings.budget) - later / budget.ASIDE, costs[0], 1)
-    grid = partial(_sigmas, config_of(stages[0]), settings.rho[0])
-    steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, grid)
+    twice = 2 if settings.sampler == "heun" else 1
+    costs = [twice * _windows(one, settings) * budget.seconds_of(partial(_evaluated_once, one)) for one in stages]
+    later = 0.0
+    for number, stage in enumerate(stages[1:]):
+        guided = settings.guided if _led(stage, settings) and settings.later_cfg[number] != 1 else None
+        grid = partial(_sigmas, _any(stage), settings.rho[number + 1])
+        later += costs[number + 1] * budget.cost(settings.later_steps[number], guided, grid)
+    allowed = budget.evaluations(budget.parsed(settings.budget), costs[0], 1, spent_s=later)
+    first = partial(_sigmas, config_of(stages[0]), settings.rho[0])
+    guidance = settings.cfg_scale != 1 and _led(stages[0], settings)
+    steps, guided = budget.share(allowed, guidance, settings.guided, first)
     return How(steps, settings.cfg_scale if guided is not None else 1.0, guided or settings.guided)
+
+
+def _led(stage: Model, settings: Settings) -> bool:
+    """Whether a stage reads words, and there is something to read."""
+    asked = (settings.prompt, settings.negative, settings.bpm, settings.key)
+    return isinstance(stage.config, noise2music.Config) and stage.config.unprompted < 1 and any(asked)
 
 
 def _windows(stage: Model, settings: Settings) -> int:
     """Windows that a step of a stage takes."""
     config = _any(stage)
-    frames = length_of(stage, settings) // config.hop
+    frames = length_of(config.sample_rate, settings) // config.hop
     return 1 + -(-max(0, frames - config.n_frames) // (config.n_frames - config.n_frames // 4))
 
 
@@ -193,7 +207,7 @@ def _evaluated_once(stage: Model) -> None:
         band_unet.denoiser(stage.network, network.words, given=given)(x, torch.ones(1))
 
 
-def _sigmas(config: Config, rho: float, steps: int) -> Tensor:
+def _sigmas(config: Config | mel_vocoder.Config, rho: float, steps: int) -> Tensor:
     """Noise levels of a walk."""
     return schedule.karras(steps, config.sigma_min, config.sigma_max, rho)
 
@@ -206,7 +220,7 @@ def sound(
     item: int,
     step_done: Callable[[], None] = lambda: None,
 ) -> Array:
-    """Sound `item`, ``(1, n)``, as the last of the stages draws it."""
+    """Sound `item`, ``(1, n)``, as the last of the stages draws it; all stages draw what was begun, to its end."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
         drawn = begun(stages[0], settings, chosen, item, step_done)
         for number, stage in enumerate(stages[1:], 1):
@@ -214,20 +228,21 @@ def sound(
                 drawn = vocoded(stage, number, drawn, settings, item, step_done)
             else:
                 drawn = continued(stage, number, drawn, settings, item, step_done)
-    return drawn.double().numpy()
+    return drawn[:, : length_of(rate_of(stages[-1]), settings)].double().numpy()
 
 
 def begun(
     stage: Model, settings: Settings, chosen: How, item: int, step_done: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """What the generator draws: a sound ``(1, n)``, or levels ``(1, 80, t)``."""
-    config, n = config_of(stage), length_of(stage, settings)
-    stream = _noise(settings, 0, config.shape, noise2music.frames_of(n, config), item)
+    """What the generator draws: a sound ``(1, n)``, or levels ``(1, 80, t)``; a window or more."""
+    config = config_of(stage)
+    frames = noise2music.frames_of(length_of(config.sample_rate, settings), config)
+    stream = _noise(settings, 0, config.shape, frames, item)
     wanted, unwanted = wanted_of(settings, settings.alpha or 0.0), unwanted_of(settings)
     denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, chosen.cfg_scale, chosen.guided)
     drawn = _walked(denoise, _sigmas(config, settings.rho[0], chosen.steps), stream, settings, step_done)
     if config.draws == "sound":
-        return noise2music.sound_of(drawn, n, config)
+        return noise2music.sound_of(drawn, (frames - 1) * config.hop, config)
     return drawn[:, 0].clamp(min=log_mel.SILENCE)
 
 
@@ -239,19 +254,20 @@ def continued(
     item: int,
     step_done: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "1 m"]:
-    """The sound that stage `number`, 1 or 2, makes of a sound at the rate that it is given."""
-    config, n = config_of(stage), length_of(stage, settings)
+    """The sound that stage `number`, 1 or 2, makes of a sound at the rate that it is given, as long as that."""
+    config = config_of(stage)
     raised = torch.from_numpy(resampled(audio.double().numpy(), config.given_rate, config.sample_rate)).float()
-    fitting = functional.pad(raised, (0, max(0, n - raised.shape[1])))[:, :n]
-    given = noise2music.given_of(fitting, settings.later_roughness[number - 1], config)
-    stream = _noise(settings, number, config.shape, given.shape[3], item)
+    frames = noise2music.frames_of(raised.shape[1], config)
+    over = _noise(settings, OVER + number, config.shape, frames, item)
+    given = noise2music.given_of(raised, settings.later_roughness[number - 1], config, over)
     wanted, unwanted, scale = None, None, 1.0
     if config.unprompted < 1:
         wanted, unwanted = wanted_of(settings, settings.alpha or 0.0), unwanted_of(settings)
         scale = settings.later_cfg[number - 1]
     denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, scale, settings.guided, given)
     sigmas = _sigmas(config, settings.rho[number], settings.later_steps[number - 1])
-    return noise2music.sound_of(_walked(denoise, sigmas, stream, settings, step_done), n, config)
+    drawn = _walked(denoise, sigmas, _noise(settings, number, config.shape, frames, item), settings, step_done)
+    return noise2music.sound_of(drawn, raised.shape[1], config)
 
 
 def vocoded(
@@ -263,12 +279,21 @@ def vocoded(
     step_done: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "1 n"]:
     """The sound that stage `number`, a vocoder, gives levels."""
-    config, n = _any(stage), length_of(stage, settings)
+    config, n = _any(stage), (mel.shape[2] - 1) * log_mel.HOP
     assert isinstance(config, mel_vocoder.Config)
     stream = _noise(settings, number, (2, config.hop), mel_vocoder.frames_of(n, config), item)
-    steps, roughness = settings.later_steps[number - 1], settings.later_roughness[number - 1]
-    made = mel_vocoder.vocode(stage.network, config, mel, n, stream, steps, roughness, settings.sampler)
-    for _ in range(steps):
+    made = mel_vocoder.vocode(
+        stage.network,
+        config,
+        mel,
+        n,
+        stream,
+        steps=settings.later_steps[number - 1],
+        strength=settings.later_roughness[number - 1],
+        sampler=settings.sampler,
+        rho=settings.rho[number],
+    )
+    for _ in range(settings.later_steps[number - 1]):
         step_done()
     return made
 

@@ -116,7 +116,7 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     n = length_of(settings, config)
     notes = (*notes_on(settings), *notes_on_tuning(settings, config, n))
     about: dict[str, Any] = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None}
-    about["arithmetic"] = "bfloat16" if half_precision() else "float32"
+    about["arithmetic"] = arithmetic()
     made = takes(model, settings, progress)
     return sheet.write_seen(out, made, model, settings, about, (config.sample_rate, 1, n), notes)
 
@@ -180,6 +180,11 @@ def half_precision() -> bool:
     """Whether the processor computes in half precision."""
     has = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(has and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def arithmetic() -> str:
+    """What the networks compute in here, for records: sounds of a seed differ between the two."""
+    return "bfloat16" if half_precision() else "float32"
 
 
 def denoiser_of(

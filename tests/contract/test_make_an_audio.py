@@ -1,13 +1,17 @@
 """Make-An-Audio from a folder of sounds to sounds: trained, drawn, guided, changed and painted in miniature."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
+import sklearn.datasets
 import soundfile as sf
 import tiny_sounds
 import torch
+from PIL import Image
 
 from sfumato import model, preset
 from sfumato.data import mel_latents
@@ -221,7 +225,45 @@ def test_a_mask_s_cells_are_those_of_its_seconds_and_hertz(generator):
     outside = np.outer((centre < 950) | (centre > 2050), np.ones_like(seconds, bool)) | (seconds < 0.25)[None]
     assert not kept.numpy()[inside].any() and kept.numpy()[outside].all() and inside.any()
     turned = latent_change.kept_by(Changing(mask="0.25:0.5@1000:2000", invert=True), own, generator.config)
-    assert torch.equal(turned, ~kept)
+    assert turned.numpy()[inside].all() and not turned.numpy()[outside].any()
+
+
+def test_a_box_between_the_bands_centres_is_drawn_all_the_same(generator):
+    own = torch.from_numpy(sound(1.0)).float()
+    kept = latent_change.kept_by(Changing(mask="0:1@5100:5200"), own, generator.config)
+    centre = librosa.mel_frequencies(82, fmin=0, fmax=RATE / 2)[1:-1]
+    drawn = np.flatnonzero(~kept.numpy().all(axis=1))
+    assert 1 <= len(drawn) <= 2 and (np.abs(centre[drawn] - 5150) < 200).all()
+
+
+def test_a_picture_that_leads_is_never_written_over(generator, tmp_path):
+    photo = tmp_path / "bell.png"
+    with Image.open(Path(sklearn.datasets.__file__).parent / "images" / "flower.jpg") as picture:
+        picture.save(photo)
+    before = photo.read_bytes()
+    asked = {"image": str(photo), "pictures": True, "steps": 2, "vocoder_steps": 2}
+    with pytest.raises(InputError, match="input itself"):
+        latent_music.files(generator, tmp_path / "bell.wav", Settings(seconds=0.2, **asked), quiet)
+    sf.write(tmp_path / "in.wav", 0.1 * sound(0.3)[0], RATE)
+    with pytest.raises(InputError, match="input itself"):
+        latent_change.transform(generator, tmp_path / "in.wav", tmp_path / "bell.wav", Changing(**asked), quiet)
+    assert photo.read_bytes() == before
+    written = latent_music.files(generator, tmp_path / "else.wav", Settings(prompt="a", seconds=0.2, **asked), quiet)
+    record = json.loads(written.json.read_text())
+    assert record["image"] == str(photo) and record["prompt_beside_the_image"] == "a"
+    assert record["settings"]["prompt"] == "a (daisy:1.00)"
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_sound_that_is_none_at_the_model_s_rate_is_refused(generator, n):
+    with pytest.raises(InputError, match=f"has {n} samples"):
+        next(latent_change.changed(generator, np.full((1, n), 0.5), 48_000, Changing()))
+
+
+def test_a_sound_that_is_not_finite_is_never_written(generator, monkeypatch):
+    monkeypatch.setattr(latent_change, "sound_of", lambda parts, mel, n, settings, item: np.full((1, n), np.nan))
+    with pytest.raises(ModelError, match="not finite"):
+        next(latent_change.changed(generator, sound(0.5), RATE, Changing(steps=2)))
 
 
 def test_a_file_is_transformed_to_one_channel_at_the_model_s_rate_and_says_so(generator, tmp_path):

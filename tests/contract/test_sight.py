@@ -17,15 +17,14 @@ PHOTOS = Path(sklearn.datasets.__file__).parent / "images"
 
 def test_names_stand_at_their_places():
     eye = sight.eye()
-    assert len(eye.names) == 1000
+    assert len(eye.names) == len(set(eye.names)) == 1000
     known = {281: "tabby", 402: "acoustic guitar", 486: "cello", 541: "drum", 579: "grand piano", 889: "violin"}
     assert {number: eye.names[number] for number in known} == known
 
 
 @pytest.mark.parametrize(("photo", "name"), [("flower.jpg", "daisy"), ("china.jpg", "palace")])
 def test_photographs_show_what_they_show(photo, name):
-    with Image.open(PHOTOS / photo) as picture:
-        seen = sight.eye().look(picture)
+    seen = sight.eye().look(sight.opened(PHOTOS / photo))
     assert seen[0].name == name
     assert sum(one.probability for one in seen) == pytest.approx(1, abs=1e-4)
     assert [one.probability for one in seen] == sorted((one.probability for one in seen), reverse=True)
@@ -73,11 +72,24 @@ def test_what_is_no_picture_is_refused(tmp_path):
     whole = (PHOTOS / "flower.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 3])
     Image.fromarray(np.zeros((2, 400, 3), np.uint8)).save(tmp_path / "line.png")
-    for name, said in (("text.png", "can't be read"), ("cut.jpg", "can't be read"), ("line.png", "less of a line")):
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(tmp_path / "black.png")
+    Image.fromarray(np.zeros((300, 300), np.uint16)).save(tmp_path / "deep.png")
+    Image.new("1", (10_000, 9000)).save(tmp_path / "huge.png")
+    refused = {"text.png": "can't be read", "cut.jpg": "can't be read", "line.png": "less of a line"}
+    refused |= {"black.png": "Nothing that is known", "deep.png": "8 bits", "huge.png": "decompression bomb"}
+    for name, said in refused.items():
         with pytest.raises(InputError, match=said):
             sight.words_of(tmp_path / name)
     with pytest.raises(InputError, match="can't be read"):
         sight.words_of(tmp_path / "missing.png")
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    with Image.open(PHOTOS / "china.jpg") as picture:
+        clear = picture.convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 0))
+    clear.save(tmp_path / "clear.png")
+    assert np.array(sight.opened(tmp_path / "clear.png")).min() == 255
 
 
 def test_without_the_extra_it_is_named(monkeypatch):

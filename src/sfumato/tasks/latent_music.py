@@ -22,7 +22,7 @@ from sfumato.signal.log_mel import HOP, SILENCE
 from sfumato.systems import make_an_audio, mel_vocoder
 from sfumato.tasks import budget, sheet, sight
 from sfumato.tasks.draw import faded
-from sfumato.tasks.music import How, Walked, told
+from sfumato.tasks.music import How, Walked, arithmetic, half_precision, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
 from sfumato.tasks.takes import Array, Progress, Take, Written, take
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from sfumato.systems.make_an_audio import Config
 
 LONGEST_S = 300.0
-QUIETEST = 1e-5
 SOUNDING = 1 << 40
 """Added to an item's number for the noise that its sound, rather than its picture, is drawn from."""
 
@@ -75,6 +74,11 @@ def led(settings: DrawnT) -> tuple[DrawnT, tuple[str, ...]]:
     words, note = sight.words_of(Path(settings.image))
     whole = settings.model_copy(update={"prompt": f"{settings.prompt or ''} {words}".strip(), "image": None})
     return whole, (note, *notes_on(whole))
+
+
+def seen_in(settings: Drawn) -> dict[str, Any]:
+    """What a record says of the picture that led, beside the prompt that was made of it."""
+    return {} if settings.image is None else {"image": settings.image, "prompt_beside_the_image": settings.prompt}
 
 
 class Settings(Drawn):
@@ -128,10 +132,12 @@ def takes(
 
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
-    config, (settings, notes) = config_of(model), led(settings)
+    config, image = config_of(model), seen_in(settings)
+    read = [Path(settings.image)] if settings.image else []
+    settings, notes = led(settings)
     made, rate = takes(model, settings, progress), config.sample_rate
-    shape = rate, 1, length_of(settings, config)
-    return sheet.write_seen(out, made, model, settings, {"sample_rate": rate}, shape, notes)
+    about, shape = {"sample_rate": rate, "arithmetic": arithmetic(), **image}, (rate, 1, length_of(settings, config))
+    return sheet.write_seen(out, made, model, settings, about, shape, notes, read=read)
 
 
 def length_of(settings: Settings, config: Config) -> int:
@@ -162,9 +168,11 @@ def how(model: Model, parts: Parts, settings: Drawn, frames: int, n: int) -> How
     def sound() -> None:
         _sounded(parts, silent, n, settings, 0, 2)
 
-    left = budget.parsed(settings.budget) - settings.vocoder_steps * budget.seconds_of(sound) / 2
+    twice = 2 if settings.sampler == "heun" else 1
+    spent = settings.vocoder_steps * budget.seconds_of(sound) / 2
     windows = 1 + -(-max(0, frames - config.n_frames) // (config.n_frames - config.n_frames // 4))
-    allowed = budget.evaluations(max(left, 0.0), budget.seconds_of(evaluate), windows)
+    once = twice * budget.seconds_of(evaluate)
+    allowed = budget.evaluations(budget.parsed(settings.budget), once, windows, spent_s=spent)
     steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, partial(_sigmas, config))
     return How(steps, settings.cfg_scale if guided is not None else 1.0, guided or settings.guided)
 
@@ -234,7 +242,9 @@ def _sounded(parts: Parts, mel: Tensor, n: int, settings: Drawn, item: int, step
     t = mel_vocoder.frames_of(n, config)
     stream = noise.scroll((2, config.hop), 0, t, seed=settings.seed, item=SOUNDING + item)
     with _quick():
-        return mel_vocoder.vocode(parts.vocoder.network, config, mel, n, stream, steps, settings.roughness)
+        return mel_vocoder.vocode(
+            parts.vocoder.network, config, mel, n, stream, steps, settings.roughness, settings.sampler
+        )
 
 
 def _sigmas(config: Config, steps: int) -> Tensor:
@@ -244,7 +254,7 @@ def _sigmas(config: Config, steps: int) -> Tensor:
 
 def _quick() -> torch.autocast:
     """Half precision where the processor computes with it."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return torch.autocast("cpu", torch.bfloat16, enabled=half_precision())
 
 
 def about(chosen: How, settings: Drawn) -> dict[str, Any]:

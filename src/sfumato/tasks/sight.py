@@ -13,13 +13,20 @@ from __future__ import annotations
 
 import functools
 import pickle
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from sfumato.errors import InputError, MissingExtraError, ModelError
 from sfumato.networks import vision
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SURE = 0.08
+"""Least probability of the likeliest name: below, the picture shows nothing that is known."""
 MOST, LEAST = 3, 0.2
 """So many names are read at most, and those that are this likely in relation to the likeliest."""
 
@@ -53,20 +60,40 @@ def words_of(path: Path) -> tuple[str, str]:
     Raises
     ------
     InputError
-        It can't be read as a picture.
+        It can't be read as a picture, or nothing that is known is seen in it.
     MissingExtraError
         The extra `vision` isn't installed.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    classifier = eye()
-    try:
-        with Image.open(path) as picture:
-            picture.draft("RGB", (2 * vision.SHORTER, 2 * vision.SHORTER))
-            seen = classifier.look(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} can't be read as a picture: {error}. Give a JPEG or PNG, such as a frame.") from None
+    seen = eye().look(opened(path))
+    if seen[0].probability < SURE:
+        found = f"the likeliest is {seen[0].name}, {seen[0].probability:.2f}"
+        raise InputError(f"Nothing that is known is seen in {path}: {found}. Give a photograph of one thing, or words.")
     kept = [one for one in seen[:MOST] if one.probability >= LEAST * seen[0].probability]
     weighted = [f"({one.name}:{one.probability / seen[0].probability:.2f})" for one in kept]
     told = ", ".join(f"{one.name} ({one.probability:.2f})" for one in kept)
     return " ".join(weighted), f"{path.name} is taken for {told}"
+
+
+def opened(path: Path) -> Image:
+    """A picture of the mode RGB, the way up that it was taken; what is transparent is white.
+
+    Raises
+    ------
+    InputError
+        It can't be read, is far too large, or has more than 8 bits a colour.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                picture.draft("RGB", (2 * vision.SIZE, 2 * vision.SIZE))
+                if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+                    raise InputError(f"{path} has pixels of the mode {picture.mode}. Save it with 8 bits a colour.")
+                upright = ImageOps.exif_transpose(picture).convert("RGBA")
+    except (
+        OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning
+    ) as error:  # fmt: skip
+        raise InputError(f"{path} can't be read as a picture: {error}. Give a JPEG or PNG, such as a frame.") from None
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")

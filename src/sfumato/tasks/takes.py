@@ -67,11 +67,22 @@ def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:
     ModelError
         It holds values that are not finite.
     """
+    gain = room_for(audio)
+    return Take(audio * gain, sample_rate, item, gain, how)
+
+
+def room_for(audio: Array) -> float:
+    """What a model's sound is to be multiplied by to stay within full scale; 1 mostly.
+
+    Raises
+    ------
+    ModelError
+        It holds values that are not finite.
+    """
     loudest = float(np.abs(audio).max(initial=0.0))
     if not np.isfinite(loudest):
         raise ModelError("The model's sound is not finite. Its weights don't fit its configuration.")
-    gain = 1.0 if loudest <= FULL_SCALE else FULL_SCALE / loudest
-    return Take(audio * gain, sample_rate, item, gain, how)
+    return 1.0 if loudest <= FULL_SCALE else FULL_SCALE / loudest
 
 
 def names(out: Path, count: int) -> tuple[Path, ...]:

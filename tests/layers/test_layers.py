@@ -27,7 +27,8 @@ LAYERS = (
     ("systems",),
     ("tasks",),
     ("data", "train", "convert", "convert_child"),
-    ("preset", "pipeline", "finetune"),
+    ("preset", "pipeline", "lesson"),
+    ("finetune", "finetune_published"),
     ("screen",),
     ("cli", "__main__"),
 )

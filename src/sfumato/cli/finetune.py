@@ -16,7 +16,7 @@ HELP = "Teach a model of music a new word from a few clips; an interrupted train
 
 def flagged() -> Callable[..., None]:
     """The command with one flag per field of its settings."""
-    from sfumato.finetune import FLAGS, Settings
+    from sfumato.lesson import FLAGS, Settings
 
     return with_flags(finetune, Settings.model_fields, FLAGS)
 
@@ -32,17 +32,21 @@ def finetune(
     settings: Mapping[str, Any],
 ) -> None:
     """Teach a model a word, or put on what another has learnt."""
-    from sfumato.finetune import Settings, prepare, put_on, slug, teach
+    from sfumato import finetune as own
+    from sfumato import finetune_published
+    from sfumato.lesson import Settings, slug
+    from sfumato.tasks.published_checkpoint import is_published
 
     checked = typed(settings, Settings)
+    way: Any = finetune_published if is_published(checked.model) else own
     if source.suffix == ".safetensors":
         if out is None or checked != Settings(model=checked.model):
             usage("an adapter takes --out, the folder of the model that it makes, and --model; nothing else.")
-        say(f"Model: {put_on(source, checked.model, out)}")
+        say(f"Model: {way.put_on(source, checked.model, out)}")
         return
     with progress_bar() as progress:
-        lesson = prepare(source, checked, out or Path("runs") / slug(checked.word), progress)
-    made = teach(lesson)
+        lesson = way.prepare(source, checked, out or Path("runs") / slug(checked.word), progress)
+    made = way.teach(lesson)
     say(f"Step {made.step}. Model: {made.model}, the change alone: {made.adapter}")
     for label, value in made.figures.items():
         say(f"{label}: {value:g}")

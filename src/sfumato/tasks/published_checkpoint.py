@@ -215,21 +215,25 @@ class PublishedRiffusion(Model):
 
     def denoiser(self, wanted: Float[Tensor, "1 n w"], avoided: Float[Tensor, "1 n w"], scale: float) -> Denoiser:
         """The denoiser of latents as long as you like, towards `wanted` and away from `avoided`, states of `text`."""
-        trained, unet = self.schedule.trained(), self.part("unet")
+        unet = self.part("unet")
+        led, away = (window_denoiser(unet, self.schedule, states) for states in (wanted, avoided))
+        return guide.windows(guide.cfg(led, away, scale), self.shape[2], self.shape[2] // OVERLAP)
 
-        def network(x: Tensor, place: Tensor, states: Tensor) -> Tensor:
-            raw: Tensor = unet(x, place, encoder_hidden_states=states.expand(len(x), -1, -1)).sample
-            return raw
 
-        def of_time(x: Tensor, time: Tensor, states: Tensor) -> Tensor:
-            return network(x, precondition.place(torch.tan(time.double() * math.pi / 2), trained).to(x), states)
+def window_denoiser(unet: nn.Module, told: Schedule, states: Float[Tensor, "b n w"]) -> Denoiser:
+    """The denoiser of windows of latents that a U-Net of diffusers is; one prompt's `states` hold for all items."""
+    trained = told.trained()
 
-        def made(states: Tensor) -> Denoiser:
-            if self.schedule.prediction_type == "epsilon":
-                return precondition.eps(network, states, trained=trained)
-            return precondition.v(of_time, states)
+    def network(x: Tensor, place: Tensor, states: Tensor) -> Tensor:
+        raw: Tensor = unet(x, place, states.expand(len(x), -1, -1)).sample
+        return raw
 
-        return guide.windows(guide.cfg(made(wanted), made(avoided), scale), self.shape[2], self.shape[2] // OVERLAP)
+    def of_time(x: Tensor, time: Tensor, states: Tensor) -> Tensor:
+        return network(x, precondition.place(torch.tan(time.double() * math.pi / 2), trained).to(x), states)
+
+    if told.prediction_type == "epsilon":
+        return precondition.eps(network, states, trained=trained)
+    return precondition.v(of_time, states)
 
 
 def is_published(folder: str | Path) -> bool:

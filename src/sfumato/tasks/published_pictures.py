@@ -43,6 +43,8 @@ from sfumato.tasks.images import Picture, checked
 from sfumato.tasks.published_checkpoint import PublishedRiffusion
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+
     from sfumato.diffusion.noise import Noise
     from sfumato.diffusion.precondition import Denoiser
 
@@ -261,16 +263,25 @@ def _source(
         )
     if columns > images.WIDEST:
         raise InputError(f"The picture is {columns} columns wide. Give up to {images.WIDEST}.")
-    factor = published.factor
-    missing = max(published.shape[2], math.ceil(columns / factor)) * factor - columns
-    pixels = np.pad(picture.pixels, ((0, 0), (0, missing), (0, 0)), constant_values=WHITE)
-    told = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float()[None] / 127.5 - 1
-    kept = None
+    factor, kept = published.factor, None
+    missing = _missing(published, columns)
     if hold is not None:
         own = map_columns or columns
         whole = np.pad(_fitted(hold, rows, own), ((0, 0), (0, columns + missing - own)), mode="edge")
         kept = torch.from_numpy(whole[factor // 2 :: factor, factor // 2 :: factor].copy())
-    return _Source(picture, published.encode(told), kept)
+    return _Source(picture, latents_of(published, picture), kept)
+
+
+def latents_of(published: PublishedRiffusion, picture: Picture) -> Float[Tensor, "1 c h w"]:
+    """A picture's latents, with silence after its end up to whole ones and to a window."""
+    missing = _missing(published, picture.pixels.shape[1])
+    pixels = np.pad(picture.pixels, ((0, 0), (0, missing), (0, 0)), constant_values=WHITE)
+    return published.encode(torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float()[None] / 127.5 - 1)
+
+
+def _missing(published: PublishedRiffusion, columns: int) -> int:
+    """Columns that a picture lacks up to whole latents and to a window."""
+    return max(published.shape[2], math.ceil(columns / published.factor)) * published.factor - columns
 
 
 def _picture(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from sfumato.data.examples import share
 from sfumato.data.few_clips import PRIOR, Clip, read_clips
-from sfumato.data.own_sounds import FILE, TEMPLATES, own_prompts
+from sfumato.data.own_sounds import FILE, TEMPLATES, kept, own_prompts
 from sfumato.diffusion import precondition
 from sfumato.diffusion.noise import BatchNoise, chooser
 from sfumato.errors import InputError, ModelError, ResourceError
@@ -173,10 +173,9 @@ def _own(
 ) -> Float[Tensor, "m c h w"]:
     """Latents that the untouched checkpoint draws without guidance, kept in the folder `out`."""
     what = json.dumps({"model": tuning.base, "prompts": prompts, "steps": tuning.prior_steps, "seed": settings.seed})
-    if (out / FILE).is_file():
-        tensors, about = read_tensors(out / FILE)
-        if about.get("what") == what:
-            return tensors["latents"]
+    before = kept(out, what)
+    if before is not None:
+        return before["latents"]
     width, drawn = base.shape[2], [torch.zeros(0, *base.shape)]
     for i, prompt in enumerate(prompts):
         progress(i, len(prompts), "drawing the model's own sounds")

@@ -331,3 +331,13 @@ def test_names_and_places():
 
 def test_the_folder_of_a_training_is_a_model(made):
     assert find(made) == made / "model"
+
+
+def test_a_folder_of_another_training_is_refused_before_anything_is_drawn(tmp_path):
+    write_tensors(tmp_path / own_sounds.FILE, {"audio": torch.ones(1, 4)}, {"what": "this"})
+    assert torch.equal(own_sounds.kept(tmp_path, "this")["audio"], torch.ones(1, 4))
+    assert own_sounds.kept(tmp_path, "that") is None  # drawn for a training that never began
+    (tmp_path / "checkpoint-00000050.safetensors").touch()
+    with pytest.raises(InputError, match="other settings"):
+        own_sounds.kept(tmp_path, "that")
+    assert own_sounds.kept(tmp_path / "new", "that") is None

@@ -1,6 +1,7 @@
 """Generating: exact lengths, loops without a seam, and a sound that depends on its seed and number alone."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -281,3 +282,9 @@ def test_the_command(tiny, tmp_path, capsys):
         cli.main(["generate", str(tmp_path / "l.wav"), "--cfg-scale", "2"])
     assert ended.value.code == 2
     assert "ask for a kind" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_file_to_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is a folder"):
+        takes.check(pathlib.Path(), 1, 44100, 1, 100)

@@ -289,7 +289,7 @@ def test_every_preset_builds_its_network(name: str) -> None:
             latent = network.encode(heard)
             assert latent.shape[-1] == 6 and network.decode(latent).shape == heard.shape
             return
-        if found.preset.system in ("riffusion", "mel_vocoder", "make_an_audio"):
+        if found.preset.system in ("riffusion", "mel_vocoder", "make_an_audio", "noise2music"):
             shape = found.config.network
             x = torch.zeros(2, shape.channels, shape.n_bins, 2 * shape.multiple)
             beside = (torch.zeros(2, shape.given, *x.shape[2:]),) if shape.given else ()

@@ -31,7 +31,7 @@ def generate(
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="file to write", show_default=False)],
     *,
     model: Annotated[
-        str | None, typer.Option(help="name or folder of the model [default: dance; riffusion with a prompt]")
+        str | None, typer.Option(help="name or folder [default: dance; with a prompt riffusion, image make-an-audio]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the record's path and the files as JSON")] = False,
     debug: Debug = False,
@@ -41,7 +41,8 @@ def generate(
     from sfumato.tasks.by_system import loaded
     from sfumato.tasks.generate import WAYS, generate_files
 
-    own = loaded(model or ("dance" if settings["prompt"] is None else "riffusion"))
+    by_words = "dance" if settings["prompt"] is None else "riffusion"
+    own = loaded(model or (by_words if settings["image"] is None else "make-an-audio"))
     typed = given(settings, own, WAYS)
     with progress_bar() as progress:
         written = generate_files(destination, own, typed, progress)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sfumato.data.few_clips import encoded, fields
 from sfumato.diffusion import noise, sample, schedule
-from sfumato.errors import ResourceError
+from sfumato.errors import InputError, ResourceError
 from sfumato.model import read_tensors, write_tensors
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
@@ -61,6 +61,24 @@ def draw(
     return sounds
 
 
+def kept(out: Path, what: str) -> dict[str, Tensor] | None:
+    """What was drawn in the folder `out` before, if it is `what`.
+
+    Raises
+    ------
+    InputError
+        It is something else, and a training goes on from it.
+    """
+    if not (out / FILE).is_file():
+        return None
+    tensors, about = read_tensors(out / FILE)
+    if about.get("what") == what:
+        return tensors
+    if any(out.glob("checkpoint-*")):
+        raise InputError(f"{out} holds a training with other settings. Choose another folder with --out, or delete it.")
+    return None
+
+
 def own_sounds(
     network: nn.Module,
     config: riffusion.Config,
@@ -80,19 +98,19 @@ def own_sounds(
 
     Raises
     ------
+    InputError
+        The folder is another training's.
     ResourceError
         The folder can't be written.
     """
     what = json.dumps({"model": identity, "prompts": list(prompts), "steps": steps, "seed": seed})
-    path = out / FILE
-    if path.is_file():
-        tensors, about = read_tensors(path)
-        if about.get("what") == what:
-            return tensors["audio"]
+    before = kept(out, what)
+    if before is not None:
+        return before["audio"]
     drawn = draw(network, config, prompts, steps, seed, progress)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{out} can't be made: {error.strerror}.") from None
-    write_tensors(path, {"audio": drawn}, {"what": what})
+    write_tensors(out / FILE, {"audio": drawn}, {"what": what})
     return drawn

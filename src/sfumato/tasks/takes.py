@@ -118,6 +118,8 @@ def check(
     ResourceError
         The folder is missing or can't be written to.
     """
+    if not out.name:
+        raise InputError(f"{out} is a folder. Give the name of a file to write, such as sound.wav.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ResourceError(f"The folder {out.parent} does not exist or can't be written to. Choose another.")
     inputs = [path for path in (*([] if source is None else [source]), *read) if path.exists()]

@@ -30,6 +30,8 @@ from sfumato.tasks.vary import resampled
 OWN = 16000
 STEPS = (2, 4, 8, 16)
 ROUGHNESS = (0.0, 0.2, 0.4)
+SEEN = 8
+"""The first so many studies and everyday sounds were looked at while `log_mel.levelled` was made; they are left out."""
 
 
 def griffin_lim(mel: torch.Tensor, n: int) -> np.ndarray:
@@ -50,8 +52,8 @@ def main() -> None:
     options = parser.parse_args()
     vae, vocoder = load(options.vae).network, load(options.vocoder)
     half = options.count // 2
-    sounds = [clip(options, row) for row in studies(options, "test")[:half]]
-    sounds += [audio for _, audio in everyday_sounds(options, "test", half)]
+    sounds = [clip(options, row) for row in studies(options, "test")[SEEN : SEEN + half]]
+    sounds += [audio for _, audio in everyday_sounds(options, "test", SEEN + half)[SEEN:]]
     originals, mels, kept = [], [], []
     for audio in sounds:
         own = resampled(audio[None], RATE, OWN)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sfumato.data.examples import share
@@ -265,6 +266,6 @@ def write_folder(base: PublishedRiffusion, unet: Any, out: Path, about: dict[str
         (part / RECORD).write_text(json.dumps(about, indent=1), encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         part.rename(out)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise ResourceError(f"{out} can't be written: {error.strerror or error}. Free some space.") from None
+        raise ResourceError(f"{out} can't be written: {error}. Free some space.") from None

@@ -9,12 +9,13 @@ import published_checkpoints
 import pytest
 import soundfile as sf
 import torch
+from safetensors import SafetensorError
 
 from sfumato import cli
 from sfumato.diffusion.noise import BatchNoise
-from sfumato.errors import InputError, ModelError
+from sfumato.errors import InputError, ModelError, ResourceError
 from sfumato.finetune import Settings
-from sfumato.finetune_published import RECORD, Taught, prepare, put_on, teach
+from sfumato.finetune_published import RECORD, Taught, prepare, put_on, teach, write_folder
 from sfumato.model import read_tensors, write_tensors
 from sfumato.tasks.published_checkpoint import load_published
 
@@ -117,6 +118,19 @@ def test_a_finished_training_comes_to_the_same_again(lesson, taught):
     again = teach(lesson)
     assert again.figures == taught.figures
     assert (again.model / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: no space")])
+def test_a_full_disk_is_said_and_what_was_there_stays(taught, tmp_path, error):
+    class Full:
+        def save_pretrained(self, folder, safe_serialization):
+            raise error
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with pytest.raises(ResourceError, match="can't be written"):
+        write_folder(load_published(taught.model), Full(), tmp_path / "model", {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
 
 
 def test_the_command_takes_a_folder_of_diffusers(checkpoint, clips, tmp_path, capsys, monkeypatch):

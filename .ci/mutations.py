@@ -10,6 +10,7 @@ importing them is paid once.
 
 # ruff: noqa: T201
 import contextlib
+import gc
 import importlib
 import os
 import shutil
@@ -28,8 +29,11 @@ LIMIT_S = 300
 TAIL_LINES = 40
 OUTPUT = "pytest-output.txt"
 FIRST = ("numpy", "scipy.signal", "scipy.optimize", "torch", "pydantic", "yaml", "typer", "rich", "soundfile", "pytest")
-FIRST += ("safetensors.torch",)
-"""Imported once, before any fork. No plugins of pytest: it wants to import those itself."""
+FIRST += ("safetensors.torch", "hypothesis", "torch.fx.experimental.symbolic_shapes", "matplotlib.pyplot")
+"""Imported once, before any fork."""
+FLAGS = ("-x", "-p", "no:randomly", "-p", "no:anyio", "-p", "no:cacheprovider")
+FLAGS += ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+"""A plugin of pytest that is imported first can't have its assertions rewritten: nothing here needs that."""
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".hypothesis", "out", "runs", "dist", "build"
 )
@@ -73,6 +77,8 @@ def main() -> int:
         return 1
     for name in FIRST:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # no fork goes through what is imported once more, each time it collects
     with tempfile.TemporaryDirectory(prefix="mutations-") as scratch:
         trees = [Path(scratch) / f"tree{i}" for i in range(WORKERS)]
         for tree in trees:
@@ -87,14 +93,16 @@ def main() -> int:
                     print(f"error: {name} fails on the code as it is (exit {own.code}):\n{own.tail}", flush=True)
             if any(own.code != 0 for own in alone):
                 return 1
-        survived = 0
+        survivors = []
         for mutation, done in zip(mutations, run(trees, [Job((m.test,), m) for m in mutations]), strict=True):
             text = {0: "SURVIVED", 1: "caught"}.get(done.code, f"NO VERDICT (exit {done.code})")
-            survived += text != "caught"
             change = f"{mutation.path}: {mutation.old}  ->  {mutation.new}  [{mutation.test}]"
-            print(f"{text:<22} {done.seconds:5.1f} s  {change}", flush=True)
-    print(f"{len(mutations) - survived} of {len(mutations)} mutations caught")
-    return int(survived > 0)
+            verdict = f"{text:<22} {done.seconds:5.1f} s  {change}"
+            print(verdict, flush=True)
+            if text != "caught":
+                survivors.append(f"{verdict}\n{done.tail}")
+    print(*survivors, f"{len(mutations) - len(survivors)} of {len(mutations)} mutations caught", sep="\n")
+    return int(len(survivors) > 0)
 
 
 def read_all() -> list[Mutation]:
@@ -173,7 +181,7 @@ def start(tree: Path, job: Job) -> int:
         sys.path[:0] = [str(tree / "src"), str(tree)]
         sys.dont_write_bytecode = True  # a mutant of the same size and second would run the other's bytecode
         os.environ |= {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        code = int(sys.modules["pytest"].main(["-x", "-p", "no:randomly", *job.tests]))
+        code = int(sys.modules["pytest"].main([*FLAGS, *job.tests]))
     finally:
         if sys.exc_info()[0]:
             traceback.print_exc()

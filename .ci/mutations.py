@@ -84,9 +84,11 @@ def main() -> int:
         for tree in trees:
             shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
         names = sorted({m.test for m in mutations})
-        whole = next(run(trees, [Job(tuple(names))]))
-        if whole.code != 0:  # name the culprits; those that pass alone are good enough for a verdict
-            print(f"the named tests fail together (exit {whole.code}):\n{whole.tail}", flush=True)
+        share = -(-len(names) // WORKERS)
+        together = list(run(trees, [Job(tuple(names[i : i + share])) for i in range(0, len(names), share)]))
+        if any(done.code != 0 for done in together):  # name the culprits; those that pass alone will do for a verdict
+            for done in together:
+                print(f"the named tests, run together: exit {done.code}\n{done.tail}", flush=True)
             alone = list(run(trees, [Job((name,)) for name in names]))
             for name, own in zip(names, alone, strict=True):
                 if own.code != 0:

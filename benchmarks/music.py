@@ -96,14 +96,14 @@ def facts(options: argparse.Namespace) -> dict[str, Any]:
         profiles = [np.roll(profile, k) for profile in (MAJOR, MINOR) for k in range(12)]
         return float(1 + int(np.argmax([np.corrcoef(chroma, p)[0, 1] for p in profiles])) == key)
 
-    n = options.count // 4
+    n = options.count
     tests = studies(options, "test")
     real_solo = [row for row in tests if row.labels.get("instruments") in INSTRUMENTS and row.labels["form"] == "solo"]
     real_tempo = [row for row in tests if "drum" in row.labels.get("instruments", "")][:60]
     real_key = [row for row in tests if row.labels.get("mode") in ("major", "minor")][:60]
     chance = {"instrument": 1 / len(INSTRUMENTS), "tempo": "another's", "key": 1 / 24}
     result: dict[str, Any] = {"chance": chance}
-    played = [(k, name) for k, name in enumerate(INSTRUMENTS) for _ in range(max(1, n // 3))]
+    played = [(k, name) for k, name in enumerate(INSTRUMENTS) for _ in range(max(1, n // 8))]
     drawn = [
         instrument(sound(options, PLAYED.get(name, f"{name} melody"), seed=i, seconds=5.0)) == k
         for i, (k, name) in enumerate(played)

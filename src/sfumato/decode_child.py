@@ -1,5 +1,7 @@
 """The decoder process: turns one open audio file into raw samples, and tells :mod:`sfumato.audio` how.
 
+Of a video it can also give one picture, to :mod:`sfumato.video`.
+
 It is run by path and imports nothing of this package, only NumPy and soundfile or PyAV, so it starts fast. A
 crash, a hang or an endless stream in a codec ends this process alone. It gets its files as descriptors in one JSON
 argument and writes JSON lines: one ``head``, ``frames`` now and then, at last ``end`` or ``refused``.
@@ -25,6 +27,7 @@ READ_FRAMES = 4_096
 CPU_SECONDS = 3_600
 SAMPLE_RATES = (1_000, 768_000)
 MAX_CHANNELS = 64
+MAX_PIXELS = 8192 * 8192
 MAX_TAG_LENGTH = 4_096
 TAGS = (
     "title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre",
@@ -250,6 +253,41 @@ def _integer_bits(stream: Any, dtype: str) -> int:
     return said if 8 <= said <= 8 * int(dtype[-1]) else 8 * int(dtype[-1])
 
 
+def decode_frame(source: BinaryIO, raw: BinaryIO, sink: Sink, at_s: float | None) -> None:
+    """Write the picture that a video shows at a time, or in its middle: packed RGB, the way up that it is shown."""
+    try:
+        import av
+    except ImportError:
+        raise Refused("missing", "") from None
+    try:
+        options = {"protocol_whitelist": "pipe", "format_whitelist": DEMUXERS}
+        with av.open(source, "r", options=options, metadata_errors="replace") as container:
+            if not container.streams.video:
+                raise Refused("input", "it holds no pictures")
+            stream, length_s = container.streams.video[0], (container.duration or 0) / av.time_base
+            start_s = float((stream.start_time or 0) * (stream.time_base or 0))
+            if at_s is not None and length_s and at_s > length_s:
+                raise Refused("input", f"it ends at {length_s:.2f} s, before {at_s:g} s")
+            wanted = start_s + (length_s / 2 if at_s is None else at_s)
+            if wanted > start_s:
+                container.seek(int(wanted / (stream.time_base or 1)), stream=stream)
+            shown = None
+            for frame in _frames(container, stream, [0]):  # the last one that begins by then
+                if shown is not None and frame.time is not None and frame.time > wanted + 1e-6:
+                    break
+                shown = frame
+            if shown is None:
+                raise Refused("input", "none of its pictures can be decoded")
+            if shown.width * shown.height > MAX_PIXELS:
+                raise Refused("input", f"{shown.width} by {shown.height} pixels are more than {MAX_PIXELS}")
+            pixels = np.rot90(shown.to_ndarray(format="rgb24"), round(shown.rotation / 90))
+            sink.send(head={"height": pixels.shape[0], "width": pixels.shape[1], "at_s": shown.time or 0.0})
+            raw.write(np.ascontiguousarray(pixels).data)
+            sink.send(end={})
+    except av.FFmpegError as error:
+        raise Refused("input", f"FFmpeg: {error.strerror}") from None
+
+
 def decode(source: BinaryIO, sink: Sink) -> None:
     """Decode with libsndfile, or, where it doesn't know the format, with FFmpeg."""
     try:
@@ -295,14 +333,17 @@ def main(order: dict[str, Any]) -> None:
     ):
         sink = Sink(raw, report, order["channel_seconds"], order["max_bytes"])
         try:
-            decode(source, sink)
+            if "frame_s" in order:
+                decode_frame(source, raw, sink, order["frame_s"])
+            else:
+                decode(source, sink)
         except Refused as refused:
             sink.send(refused={"kind": refused.kind, "message": str(refused)})
         except MemoryError:
             message = f"decoding it needs more than {order['memory_bytes'] >> 20} MiB of memory"
             sink.send(refused={"kind": "input", "message": message})
         except OSError as error:
-            sink.send(refused={"kind": "resource", "message": f"no room for its samples: {error.strerror}"})
+            sink.send(refused={"kind": "resource", "message": f"no room for what it holds: {error.strerror}"})
 
 
 if __name__ == "__main__":

@@ -65,13 +65,15 @@ def open_regular(path: Path) -> int:
     raise InputError(f"{shown(path)} is not a regular file. Give an audio file, not a folder, pipe or device.")
 
 
-def decode(path: Path, source: int, raw: int, limits: Limits, free_bytes: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the decoder process and return what it says first and last."""
+def decode(
+    path: Path, source: int, raw: int, limits: Limits, free_bytes: int, **what: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run the decoder process and return what it says first and last; `what` is wanted in the place of samples."""
     reading, report = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as messages:
         order = {
             "source": source, "raw": raw, "report": report, "memory_bytes": limits.memory_bytes,
-            "channel_seconds": limits.channel_seconds, "max_bytes": free_bytes,
+            "channel_seconds": limits.channel_seconds, "max_bytes": free_bytes, **what,
         }  # fmt: skip
         try:
             # By path and with -P: nothing here shadows the standard library, and the package isn't imported.

@@ -23,7 +23,7 @@ LAYERS = (
     ("wanted",),
     ("diffusion", "signal", "interval"),
     ("networks", "audio", "decoding", "decode_child", "encoding", "entropy", "folder", "journal", "processes"),
-    ("model", "metrics", "checkpoint", "player"),
+    ("model", "metrics", "checkpoint", "player", "video"),
     ("systems",),
     ("tasks",),
     ("data", "train", "convert", "convert_child"),

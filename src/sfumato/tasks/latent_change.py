@@ -26,7 +26,7 @@ from sfumato.networks.mel_vae import STEP
 from sfumato.signal import complex_spectrogram
 from sfumato.signal.complex_spectrogram import LEVEL
 from sfumato.signal.log_mel import HOP, N_FFT, SILENCE, centres, log_mel
-from sfumato.tasks import sheet
+from sfumato.tasks import sheet, sight
 from sfumato.tasks import strength as maps
 from sfumato.tasks.latent_music import (
     LONGEST_S,
@@ -97,7 +97,7 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
     with open_recording(source) as recording:
         info, audio = recording.info, recording.whole(LONGEST_S)
     read = [Path(settings.mask)] if settings.mask and settings.mask.lower().endswith(".png") else []
-    read += [Path(settings.image)] if settings.image else []
+    read += [sight.file_and_time(settings.image)[0]] if settings.image else []
     rate, image = config.sample_rate, seen_in(settings)
     settings, notes = led(settings)
     if (info.sample_rate, info.channels) != (rate, 1):

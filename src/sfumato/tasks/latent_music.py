@@ -49,7 +49,9 @@ class Drawn(Walked):
     )
 
     image: str | None = Field(
-        None, description="picture that leads beside the prompt or in its place: what it shows (extra vision)"
+        None,
+        description="picture, or video such as clip.mp4@2.5 (its middle if no second is given), that leads beside the "
+        "prompt or in its place: what it shows (extra vision, for videos media)",
     )
 
     @model_validator(mode="after")
@@ -71,7 +73,7 @@ def led(settings: DrawnT) -> tuple[DrawnT, tuple[str, ...]]:
     """
     if settings.image is None:
         return settings, notes_on(settings)
-    words, note = sight.words_of(Path(settings.image))
+    words, note = sight.words_of(settings.image)
     whole = settings.model_copy(update={"prompt": f"{settings.prompt or ''} {words}".strip(), "image": None})
     return whole, (note, *notes_on(whole))
 
@@ -133,7 +135,7 @@ def takes(
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
     config, image = config_of(model), seen_in(settings)
-    read = [Path(settings.image)] if settings.image else []
+    read = [sight.file_and_time(settings.image)[0]] if settings.image else []
     settings, notes = led(settings)
     made, rate = takes(model, settings, progress), config.sample_rate
     about, shape = {"sample_rate": rate, "arithmetic": arithmetic(), **image}, (rate, 1, length_of(settings, config))

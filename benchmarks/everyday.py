@@ -3,6 +3,7 @@
     python benchmarks/everyday.py calibrate --data DIR --out runs/music   # on validation sounds: the curve of strengths
     python benchmarks/everyday.py everyday  --data DIR --out runs/music   # the rest: held-out sounds
     python benchmarks/everyday.py strength  --data DIR --out runs/music
+    python benchmarks/everyday.py kept      --data DIR --out runs/music
     python benchmarks/music_table.py runs/music
 
 DIR holds everyday sounds and studies (docs/data.md); sounds are those of its split `test`, but for the calibration.
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal.windows import blackmanharris
 from scipy.stats import spearmanr
 
 from music_sets import RATE, STYLES, clip, embedded, everyday_sounds, shown, studies
@@ -27,9 +29,11 @@ from sfumato.metrics.text_score import text_scorer
 from sfumato.model import load
 from sfumato.signal import spectrogram_image
 from sfumato.tasks import images, restyle
+from sfumato.tasks.strength import boxes
 
 DOWNSHIFTS = (0, 40, 100, 150, 200)
 ARMS = {"no brightness": {"brightness": 1.0}, "no contrast": {"contrast": 1.0}}
+MASKS = ("1:2", "0.8:2@500:3000", "0:9@2000:8000")
 STRENGTHS = tuple(round(k / 9, 3) for k in range(1, 10))
 
 
@@ -105,39 +109,53 @@ def calibrate(options: argparse.Namespace) -> dict[str, Any]:
     return {"n": len(sounds), "sigma": grid.tolist(), "change": far, "curve": [float(f"{x:.3g}") for x in curve]}
 
 
+def held_out(options: argparse.Namespace) -> list[tuple[Any, np.ndarray]]:
+    """Twelve everyday sounds and eight studies of the split `test`."""
+    return everyday_sounds(options, "test", 12) + [(r, clip(options, r)) for r in studies(options, "test")[:8]]
+
+
 def strength(options: argparse.Namespace) -> dict[str, Any]:
-    """Change over nine strengths, per sound and with one noise; and what is left of a change where a map keeps."""
-    model = load(options.model)
-    sounds = everyday_sounds(options, "test", 12) + [(r, clip(options, r)) for r in studies(options, "test")[:8]]
-    found, kept = {}, {"time": [], "frequency": [], "box": []}
-    masks = {"time": "1:2", "frequency": "0:9@2000:8000", "box": "0.8:2@500:3000"}
-    for i, (row, audio) in enumerate(sounds):
+    """Change over nine strengths, per sound and with one noise."""
+    model, found = load(options.model), {}
+    for i, (row, audio) in enumerate(held_out(options)):
         far = []
         for value in STRENGTHS:
             settings = restyle.Settings(prompt=STYLES[i % len(STYLES)], strength=value, seed=i)
             far.append(apart(audio, next(restyle.restyled(model, audio[None], RATE, settings)).audio[0]))
         found[name_of(row)] = {"change": far, "spearman": float(spearmanr(STRENGTHS, far).statistic)}
+        print(row.recording, found[name_of(row)]["spearman"], flush=True)
+    return {"strengths": STRENGTHS, "rows": found}
+
+
+def kept(options: argparse.Namespace) -> dict[str, Any]:
+    """What is left of a change of strength 1 where a map keeps the sound."""
+    model = load(options.model)
+    found: dict[str, list[list[float]]] = {mask: [] for mask in MASKS}
+    for i, (row, audio) in enumerate(held_out(options)):
         long = np.pad(audio, (0, max(0, 4 * RATE - len(audio))))
-        for name, mask in masks.items():
+        for mask, own in found.items():
             settings = restyle.Settings(prompt=STYLES[i % len(STYLES)], mask=mask, strength=1.0, seed=i)
             made = next(restyle.restyled(model, long[None], RATE, settings)).audio[0]
-            kept[name].append(left(long, made - long, mask))
-        print(row.recording, found[name_of(row)]["spearman"], [kept[name][-1] for name in masks], flush=True)
-    return {"strengths": STRENGTHS, "rows": found, "kept": kept}
+            own.append(left(long, made - long, mask))
+        print(row.recording, [own[-1] for own in found.values()], flush=True)
+    return found
 
 
-def left(audio: np.ndarray, change: np.ndarray, mask: str) -> float:
-    """Change where a map keeps, dB relative to the sound there."""
-    from sfumato.tasks.strength import boxes
+def left(audio: np.ndarray, change: np.ndarray, mask: str) -> list[float]:
+    """Change where a map keeps, dB relative to the sound there, and relative to the change itself.
 
-    window = torch.hann_window(2048, dtype=torch.float64)
+    The window's side lobes lie 92 dB down, so that what is read there is there; only frames that lie wholly within the
+    sound are read, as its first and last sample are steps, whose spectrum is everywhere.
+    """
+    window = torch.from_numpy(blackmanharris(2048, sym=False))
     both = torch.from_numpy(np.stack([audio, change]))
-    a, b = torch.stft(both, 2048, 1024, window=window, pad_mode="constant", return_complex=True).abs()[:, :1024]
-    keep = torch.from_numpy(boxes(mask, 1024, a.shape[1], RATE) == 0)
-    return float(10 * torch.log10((b[keep] ** 2).sum() / (a[keep] ** 2).sum() + 1e-30))
+    a, b = torch.stft(both, 2048, 1024, window=window, center=False, return_complex=True).abs()[:, :1024]
+    keep = torch.from_numpy(boxes(mask, 1024, a.shape[1] + 2, RATE)[:, 1:-1] == 0)
+    rest = (b[keep] ** 2).sum()
+    return [float(10 * torch.log10(rest / whole + 1e-30)) for whole in ((a[keep] ** 2).sum(), (b**2).sum())]
 
 
-PARTS = {"calibrate": calibrate, "everyday": everyday, "strength": strength}
+PARTS = {"calibrate": calibrate, "everyday": everyday, "strength": strength, "kept": kept}
 
 
 def main() -> None:

@@ -59,10 +59,14 @@ def table(folder: Path) -> None:
             print(f"| {name} | {cells} |")
     if "strength" in found:
         rho = np.array([row["spearman"] for row in found["strength"]["rows"].values()])
-        kept = {name: f"{max(values):.0f}" for name, values in found["strength"]["kept"].items()}
         print(f"\nSpearman of strength and change, {len(rho)} sounds: mean {rho.mean():.3f}, ", end="")
-        print(f"least {rho.min():.3f}, ", end="")
-        print(f"{(rho >= 0.95).sum()} at .95 or more. Change where a map keeps, worst, dB: {kept}")
+        print(f"least {rho.min():.3f}, {(rho >= 0.95).sum()} at .95 or more")
+    if "kept" in found:
+        print("\n| mask | median, dB | worst, dB | above -60 dB | worst, dB to the change |\n|---|---|---|---|---|")
+        for mask, rows in found["kept"].items():
+            own, change = np.array(rows).T
+            print(f"| {mask} | {np.median(own):.0f} | {own.max():.0f} | {(own > -60).sum()} of {len(own)} ", end="")
+            print(f"| {change.max():.0f} |")
     if "loops" in found:
         for name in ("loops", "sounds of that length"):
             row = found["loops"][name]

@@ -48,7 +48,7 @@ def test_what_is_kept_in_time_stays_to_the_last_bit_that_counts():
 def test_what_is_kept_in_frequency_stays_60_db_below():
     audio = 0.3 * sound(2.0)
     take = changed(audio, mask="0:9@2000:4000", strength=0.6)
-    assert take.how["least_change"] == 1.0
+    assert take.how["least_gain"] == 1.0
     low = np.abs(np.fft.rfft((take.audio - audio * take.gain)[0] * np.hanning(len(audio[0]))))
     before = np.abs(np.fft.rfft(audio[0] * np.hanning(len(audio[0]))))
     kept = np.fft.rfftfreq(len(audio[0]), 1 / RATE) < 1950
@@ -60,7 +60,7 @@ def test_level_and_length_and_channels_are_kept():
     audio = 0.2 * np.concatenate([sound(), 0.01 * sound(seed=1), np.zeros((1, RATE))])
     for mask in (None, "high"):
         take = changed(audio, strength=0.6, mask=mask)
-        assert take.audio.shape == audio.shape and take.how["least_change"] == 1.0
+        assert take.audio.shape == audio.shape and take.how["least_gain"] == 1.0
         before, after = (np.sqrt(np.mean(x**2, axis=1)) for x in (audio, take.audio))
         np.testing.assert_allclose(after, before, rtol=0.02 if mask is None else 0.2)
         assert not take.audio[2].any()
@@ -70,14 +70,34 @@ def test_what_would_go_beyond_full_scale_is_turned_down_slowly():
     time = np.arange(2 * RATE) / RATE
     audio, change = np.zeros((2, len(time))), 0.4 * np.sin(2 * np.pi * 1000 * time)[None].repeat(2, axis=0)
     audio[0, 8000:8100] = 0.9
-    factor = restyle._room(audio, change, RATE)
+    factor = strength_map.room(audio, change, RATE)
     assert np.abs(audio + factor * change).max() <= 1 + 1e-12
     assert factor.min() == pytest.approx(0.1 / np.abs(change[0, 8000:8100]).max(), rel=0.05)
     assert (factor[: 8000 - 900] > 1 - 1e-9).all() and (factor[8100 + 900 :] > 1 - 1e-9).all()
     spectrum = np.abs(np.fft.rfft((factor * change)[0] * np.hanning(len(time)))) ** 2
     far = np.abs(np.fft.rfftfreq(len(time), 1 / RATE) - 1000) > 130  # beyond the margin of what is kept
     assert 10 * np.log10(spectrum[far].sum() / spectrum.sum()) < -60
-    assert (restyle._room(audio, 0.1 * change, RATE) == 1).all()
+    assert (strength_map.room(audio, 0.1 * change, RATE) == 1).all()
+    audio[1, 100] = -1.5  # is beyond full scale by itself, which turning down what is new wouldn't mend
+    assert (strength_map.room(audio, 0.1 * change, RATE) == 1).all()
+
+
+def test_a_loud_sound_changes_as_much_as_a_quiet_one():
+    """As mastered records are: hardly a sample is far from full scale, so what is drawn has to be turned down."""
+    quiet = 0.1 * sound(2.0)
+    loud = 0.99 * np.tanh(quiet / np.sqrt(np.mean(quiet**2)))
+    for audio in (quiet, loud):
+        take = changed(audio, strength=1.0)
+        assert np.abs(take.audio).max() <= 1 + 1e-9 and take.how["clipped_values"] == 0
+        assert abs(np.corrcoef(audio[0], take.audio[0])[0, 1]) < 0.1
+    assert 0.1 < take.how["least_gain"] < 1
+
+
+def test_what_is_beyond_full_scale_by_itself_is_counted(tmp_path):
+    audio = sound(1.5)
+    audio[0, 200:203] = (1.2, -1.3, 1.4)
+    take = changed(audio, mask="0.5:1", strength=1.0)
+    assert take.how["clipped_values"] == 3 and take.how["least_gain"] == 1.0
 
 
 def test_channels_that_cancel_out_still_have_a_map():

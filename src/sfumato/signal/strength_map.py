@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.ndimage
+import scipy.signal
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
@@ -35,6 +36,8 @@ N_FFT, HOP = 4.0, 0.5
 fall fast."""
 MARGIN_BINS, MARGIN_FRAMES = 6, 2
 """How far from what is kept a change ends, in places of the map."""
+EASE_S = 0.1
+"""How slowly what is new is turned down."""
 SEGMENT = 512
 """Steps of the transform that are limited at a time."""
 
@@ -87,15 +90,15 @@ def meaning(picture: Grey, held: Grey) -> Meaning:
 def limited(
     change: Float[Tensor, "c n"], free: Bool[Tensor, "bins frames"]
 ) -> Float[Tensor, "c n"]:
-    """A change of a sound, taken back where the sound is to be kept.
+    """What there is of a sound, or of a change of one, where a sound may change.
 
-    What is left of it ends `MARGIN_BINS` and `MARGIN_FRAMES` before the places that are kept, and what leaks there lies
-    some 70 dB below it, so that these places of the changed sound are the sound's own.
+    It ends `MARGIN_BINS` and `MARGIN_FRAMES` before the places that are kept, and what leaks there lies some 100 dB
+    below it, so that taken out or put in it leaves these places what they are.
 
     Parameters
     ----------
     change
-        What was added to the sound.
+        The sound or the change.
     free
         Where it may be: the map's bins from 0 to half the sample rate, its frames one every `bins` samples from the
         first sample on.
@@ -118,3 +121,30 @@ def limited(
         kept = torch.istft(spectrum * mask, n_fft, hop, window=window, length=n)
         out[:, start:stop] = kept[:, before : before + SEGMENT * hop]
     return out
+
+
+def room(kept: NDArray[np.float64], new: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
+    """What `new`, added to `kept`, is multiplied by, sample by sample, so that the sum stays within full scale.
+
+    It moves slowly, so that what is new stays in its band, and what is kept is not turned down at all: where that is
+    beyond full scale by itself, so is the sum.
+
+    Parameters
+    ----------
+    kept, new
+        Shape (channels, samples), full scale 1.
+
+    Returns
+    -------
+    Shape (samples,), 0 to 1.
+    """
+    left = np.maximum(1.0 - np.abs(kept), 0.0)
+    beyond = (np.abs(kept + new) > 1.0) & (left > 0)
+    if not beyond.any():
+        return np.ones(kept.shape[1])
+    least = np.where(beyond, np.minimum(left / np.maximum(np.abs(new), 1e-12), 1.0), 1.0).min(axis=0)
+    length = 2 * round(EASE_S * sample_rate / 2) + 1
+    lowest = scipy.ndimage.minimum_filter1d(least, length, mode="nearest")
+    shape = scipy.signal.windows.hann(length + 2)[1:-1]
+    eased = scipy.signal.fftconvolve(np.pad(lowest, length // 2, mode="edge"), shape / shape.sum(), mode="valid")
+    return np.asarray(np.clip(eased, 0.0, least))

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
 LONGEST_S = 300.0
 QUIETEST = 1e-5
 PEAK = 0.95
-EASE_S = 0.1
-"""How slowly a change is turned down where the sound would go beyond full scale."""
 STRENGTH = 0.7
 LOUDNESS = "loudness"
 """The published mask."""
@@ -232,40 +228,25 @@ def restyled(
             step_done=told(progress, item, settings.count, steps),
         )
         drawn = torch.cat([_drawn(config, walk, sound, where, channel) for channel in range(len(audio))])
-        change = _levelled(sound.audio, drawn, where.free)
-        back = resampled(change.numpy() / sound.gain, config.sample_rate, sample_rate)[:, : audio.shape[1]]
-        back = np.pad(back, ((0, 0), (0, audio.shape[1] - back.shape[1])))
-        factor = _room(audio, back, sample_rate)
-        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "least_change": float(factor.min())}
-        yield Take(audio + factor * back, sample_rate, item, 1.0, about | where.about)
+        gone, new = _exchanged(sound.audio, drawn, where.free)
+        back = resampled(torch.cat([gone, new]).numpy() / sound.gain, config.sample_rate, sample_rate)
+        back = np.pad(back, ((0, 0), (0, max(0, audio.shape[1] - back.shape[1]))))[:, : audio.shape[1]]
+        kept, put = audio - back[: len(audio)], back[len(audio) :]
+        factor = strength_map.room(kept, put, sample_rate)
+        made = kept + factor * put
+        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "least_gain": float(factor.min())}
+        about["clipped_values"] = int((np.abs(made) > 1).sum())
+        yield Take(made, sample_rate, item, 1.0, about | where.about)
 
 
-def _levelled(
+def _exchanged(
     before: Float[Tensor, "c n"], drawn: Float[Tensor, "c n"], free: Bool[Tensor, "f t"]
-) -> Float[Tensor, "c n"]:
-    """The change from what was to what was drawn, as loud as it was where it may be; silent channels stay silent."""
+) -> tuple[Float[Tensor, "c n"], Float[Tensor, "c n"]]:
+    """What leaves a sound and what takes its place, as loud, where it may change; silent channels stay silent."""
     if not bool(free.all()):
         before, drawn = strength_map.limited(before, free), strength_map.limited(drawn, free)
     was, made = (x.square().mean(dim=1, keepdim=True).sqrt() for x in (before, drawn))
-    return drawn * (was / made.clamp_min(1e-9)) - before
-
-
-def _room(audio: Array, change: Array, sample_rate: int) -> Array:
-    """What a change is multiplied by, sample by sample, so that the sum stays within full scale.
-
-    It moves slowly, so that what is kept of the frequencies is still kept: turned down as a whole, or clipped, the
-    sound would lose that.
-    """
-    beyond = np.abs(audio + change) > 1.0
-    if not beyond.any():
-        return np.ones(audio.shape[1])
-    room = np.where(np.abs(audio) < 1.0, (1.0 - np.abs(audio)) / np.maximum(np.abs(change), 1e-12), 0.0)
-    least = np.where(beyond, np.minimum(room, 1.0), 1.0).min(axis=0)
-    length = 2 * round(EASE_S * sample_rate / 2) + 1
-    lowest = scipy.ndimage.minimum_filter1d(least, length, mode="nearest")
-    shape = scipy.signal.windows.hann(length + 2)[1:-1]
-    eased = scipy.signal.fftconvolve(np.pad(lowest, length // 2, mode="edge"), shape / shape.sum(), mode="valid")
-    return np.asarray(np.minimum(eased, least))
+    return before, drawn * (was / made.clamp_min(1e-9))
 
 
 def _drawn(config: Config, walk: Walk, sound: Given, where: Mapped, channel: int) -> Float[Tensor, "1 n"]:

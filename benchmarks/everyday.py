@@ -152,7 +152,7 @@ def left(audio: np.ndarray, change: np.ndarray, mask: str) -> list[float]:
     a, b = torch.stft(both, 2048, 1024, window=window, center=False, return_complex=True).abs()[:, :1024]
     keep = torch.from_numpy(boxes(mask, 1024, a.shape[1] + 2, RATE)[:, 1:-1] == 0)
     rest = (b[keep] ** 2).sum()
-    return [float(10 * torch.log10(rest / whole + 1e-30)) for whole in ((a[keep] ** 2).sum(), (b**2).sum())]
+    return [float(10 * torch.log10(rest / (whole + 1e-30) + 1e-30)) for whole in ((a[keep] ** 2).sum(), (b**2).sum())]
 
 
 PARTS = {"calibrate": calibrate, "everyday": everyday, "strength": strength, "kept": kept}

@@ -12,6 +12,7 @@ import soundfile as sf
 import tiny_sounds
 import torch
 from PIL import Image
+from scipy.signal.windows import blackmanharris
 
 from sfumato import model, preset
 from sfumato.data import mel_latents
@@ -210,10 +211,28 @@ def test_painting_keeps_known_cells_and_samples_and_draws_the_rest(generator):
     two = next(latent_change.changed(generator, audio, RATE, changing)).audio
     own = slice((12 + 3) * HOP, (40 - 3) * HOP)
     np.testing.assert_allclose(two[:, own], audio[:, own], atol=1e-5)
-    drawn = slice(44 * HOP, 52 * HOP)
+    drawn = slice(45 * HOP, 51 * HOP)
     assert np.abs(two - audio)[:, drawn].max() > 1e-3 and np.abs(two[:, drawn]).max() > 1e-6
     with pytest.raises(InputError, match="keeps everything"):
         next(latent_change.changed(generator, audio, RATE, Changing(mask="0:1.5=0.1")))
+
+
+def test_what_a_mask_keeps_of_the_frequencies_stays(generator):
+    audio = sound(2.0)
+    changing = Changing(steps=3, vocoder_steps=2, cfg_scale=1.0, mask="0:9@1000:3000")
+    made = next(latent_change.changed(generator, audio, RATE, changing)).audio
+    inside = slice(2000, -2000)  # the first and the last sample are steps, whose spectrum is everywhere
+    window = blackmanharris(audio[0, inside].size)
+    before, change = (np.abs(np.fft.rfft(x[0, inside] * window)) ** 2 for x in (audio, made - audio))
+    hertz = np.fft.rfftfreq(window.size, 1 / RATE)
+    kept = (hertz < 1000) | (hertz > 3000)
+    assert 10 * np.log10(change[kept].sum() / before[kept].sum()) < -60
+    assert change[~kept].sum() > 0.1 * before[~kept].sum()
+
+
+def test_a_mask_that_is_narrower_than_its_margins_is_refused(generator):
+    with pytest.raises(InputError, match=r"94 Hz and 64 ms.*Open more than 188 Hz and 128 ms"):
+        next(latent_change.changed(generator, sound(1.0), RATE, Changing(mask="0:1@5100:5200")))
 
 
 def test_a_mask_s_cells_are_those_of_its_seconds_and_hertz(generator):

@@ -87,6 +87,12 @@ def meaning(picture: Grey, held: Grey) -> Meaning:
     )
 
 
+def inner(free: Bool[Tensor, "bins frames"]) -> Bool[Tensor, "bins frames"]:
+    """What of a free place lies so far inside that a change of it ends before what is kept."""
+    sides = 2 * MARGIN_BINS + 1, 2 * MARGIN_FRAMES + 1
+    return torch.from_numpy(scipy.ndimage.binary_erosion(free.numpy(), np.ones(sides, bool), border_value=1))
+
+
 def limited(
     change: Float[Tensor, "c n"], free: Bool[Tensor, "bins frames"]
 ) -> Float[Tensor, "c n"]:
@@ -103,9 +109,8 @@ def limited(
         Where it may be: the map's bins from 0 to half the sample rate, its frames one every `bins` samples from the
         first sample on.
     """
-    sides = 2 * MARGIN_BINS + 1, 2 * MARGIN_FRAMES + 1
-    inner = scipy.ndimage.binary_erosion(free.numpy(), np.ones(sides, bool), border_value=1)
-    bins, frames = inner.shape
+    clear = inner(free)
+    bins, frames = clear.shape
     n_fft, hop = round(N_FFT * bins), round(HOP * bins)
     window = torch.hann_window(n_fft, dtype=change.dtype) ** 2
     row = (torch.arange(n_fft // 2 + 1) * 2 * bins / n_fft).long().clamp(max=bins - 1)
@@ -117,7 +122,7 @@ def limited(
         spectrum = torch.stft(piece, n_fft, hop, window=window, pad_mode="constant", return_complex=True)
         centre = start - before + torch.arange(spectrum.shape[-1]) * hop
         column = ((centre + bins // 2) // bins).clamp(max=frames - 1)
-        mask = torch.from_numpy(inner)[row][:, column].to(change.dtype)
+        mask = clear[row][:, column].to(change.dtype)
         kept = torch.istft(spectrum * mask, n_fft, hop, window=window, length=n)
         out[:, start:stop] = kept[:, before : before + SEGMENT * hop]
     return out

@@ -23,9 +23,9 @@ from torch.nn import functional
 from sfumato.audio import open_recording
 from sfumato.errors import InputError
 from sfumato.networks.mel_vae import STEP
-from sfumato.signal import complex_spectrogram
+from sfumato.signal import complex_spectrogram, strength_map
 from sfumato.signal.complex_spectrogram import LEVEL
-from sfumato.signal.log_mel import HOP, N_FFT, SILENCE, centres, log_mel
+from sfumato.signal.log_mel import HOP, SILENCE, centres, log_mel
 from sfumato.tasks import sheet, sight
 from sfumato.tasks import strength as maps
 from sfumato.tasks.latent_music import (
@@ -43,7 +43,7 @@ from sfumato.tasks.latent_music import (
     sound_of,
 )
 from sfumato.tasks.music import How, arithmetic, told
-from sfumato.tasks.takes import Array, Progress, Take, Written, room_for
+from sfumato.tasks.takes import Array, Progress, Take, Written, joined
 from sfumato.tasks.vary import resampled
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ QUIETEST = 1e-5
 STRENGTH = 0.6
 OPEN = 0.5
 """Cells whose strength on the map is at least this are drawn anew."""
+FINE = 512
+"""Bins of the map of the sound itself: 15.6 Hz at 16 kHz; as many samples from frame to frame."""
 
 
 class Settings(Drawn):
@@ -118,7 +120,8 @@ def changed(
 ) -> Iterator[Take]:
     """What becomes of a sound ``(channels, samples)``, take by take: one channel at the model's rate.
 
-    Where all that reaches a sample is kept, it is the sound's own.
+    Where a mask keeps the sound, in time and in frequency, it stays what it is: what comes out of the model takes its
+    place elsewhere alone (`strength_map.limited`).
 
     Raises
     ------
@@ -130,15 +133,42 @@ def changed(
     mel = log_mel(own, config.sample_rate)
     kept = torch.zeros(mel.shape[1:], dtype=torch.bool) if settings.mask is None else kept_by(settings, own, config)
     strength = settings.strength or (STRENGTH if settings.mask is None else 1.0)
-    weight = own_samples(kept, own.shape[1]).double().numpy()
+    free = None if settings.mask is None else free_by(settings, own, config)
+    rest = own - exchanged(own, free)
     chosen = how(model, parts, settings, latents_of(parts, mel, config).shape[3], own.shape[1])
     for item in range(settings.count):
         step_done = told(progress, item, settings.count, max(1, round(strength * chosen.steps)))
         picture = paint(model, parts, mel, kept, settings, chosen, item, strength, step_done)
-        new = (1 - weight) * sound_of(parts, picture, own.shape[1], settings, item) / gain
-        room = room_for(new)  # what is kept isn't turned down
-        mixed = weight * own.double().numpy() / gain + room * new
-        yield Take(mixed, config.sample_rate, item, room, {"strength": strength, **about(chosen, settings)})
+        new = exchanged(torch.from_numpy(sound_of(parts, picture, own.shape[1], settings, item)), free)
+        left, put = (x.double().numpy() / gain for x in (rest, new))
+        yield joined(left, put, config.sample_rate, item, strength=strength, **about(chosen, settings))
+
+
+def exchanged(audio: Float[Tensor, "1 n"], free: Bool[Tensor, "bins frames"] | None) -> Float[Tensor, "1 n"]:
+    """What of a sound is exchanged: all of it, or what there is of it where a map is free."""
+    return audio if free is None else strength_map.limited(audio.double(), free)
+
+
+def free_by(settings: Settings, own: Float[Tensor, "1 n"], config: Config) -> Bool[Tensor, "bins frames"]:
+    """Where the sound itself may change, finer than its picture's bands.
+
+    Raises
+    ------
+    InputError
+        So little of it is free that nothing is left inside the margins.
+    """
+    bins = complex_spectrogram.bins(own, FINE)[0]
+    free = torch.from_numpy(maps.of(settings.mask or "all", bins, config.sample_rate, settings.invert)) >= OPEN
+    if not strength_map.inner(free).any():
+        hertz, seconds = (
+            2 * strength_map.MARGIN_BINS * config.sample_rate / 2 / FINE,
+            2 * strength_map.MARGIN_FRAMES * FINE / config.sample_rate,
+        )
+        raise InputError(
+            f"The mask leaves too little free: a change ends {hertz / 2:.0f} Hz and {1000 * seconds / 2:.0f} ms before "
+            f"what is kept. Open more than {hertz:.0f} Hz and {1000 * seconds:.0f} ms."
+        )
+    return free
 
 
 def kept_by(settings: Settings, own: Float[Tensor, "1 n"], config: Config) -> Bool[Tensor, "80 s"]:
@@ -193,15 +223,6 @@ def latents_of(parts: Parts, mel: Float[Tensor, "1 f s"], config: Config) -> Flo
     """Latents of a picture, a window or more: silence follows it."""
     frames = max(config.n_frames, -(-mel.shape[2] // STEP))
     return parts.vae.encode(functional.pad(mel, (0, frames * STEP - mel.shape[2]), value=SILENCE))
-
-
-def own_samples(kept: Bool[Tensor, "80 s"], n: int) -> Float[Tensor, " n"]:
-    """Weight of a sound's own samples beside the drawn ones: 1 where all that reaches them is kept, then fading."""
-    reach = N_FFT // 2 // HOP
-    missing = (~kept.all(dim=0)).float()[None, None]
-    spread = functional.max_pool1d(missing, 2 * reach + 1, stride=1, padding=reach)
-    last = (kept.shape[1] - 1) * HOP
-    return 1 - functional.interpolate(spread, size=last + 1, mode="linear", align_corners=True)[0, 0, :n]
 
 
 def heard(audio: Array, sample_rate: int, config: Config) -> tuple[Float[Tensor, "1 n"], float]:

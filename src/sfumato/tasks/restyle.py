@@ -31,7 +31,7 @@ from sfumato.tasks.music import Walked, config_of, denoiser_of, how, sigmas_of, 
 from sfumato.tasks.prompts import notes_on
 from sfumato.tasks.strength import Map
 from sfumato.tasks.stretches import Edit, Walk, frames_of, n_stretches, pictures, sounds
-from sfumato.tasks.takes import Array, Progress, Take, Written
+from sfumato.tasks.takes import Array, Progress, Take, Written, joined
 from sfumato.tasks.vary import resampled
 
 if TYPE_CHECKING:
@@ -232,11 +232,8 @@ def restyled(
         back = resampled(torch.cat([gone, new]).numpy() / sound.gain, config.sample_rate, sample_rate)
         back = np.pad(back, ((0, 0), (0, max(0, audio.shape[1] - back.shape[1]))))[:, : audio.shape[1]]
         kept, put = audio - back[: len(audio)], back[len(audio) :]
-        factor = strength_map.room(kept, put, sample_rate)
-        made = kept + factor * put
-        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale, "least_gain": float(factor.min())}
-        about["clipped_values"] = int((np.abs(made) > 1).sum())
-        yield Take(made, sample_rate, item, 1.0, about | where.about)
+        about = {"steps": chosen.steps, "cfg_scale": chosen.cfg_scale}
+        yield joined(kept, put, sample_rate, item, **about, **where.about)
 
 
 def _exchanged(

@@ -18,6 +18,7 @@ from sfumato.encoding import choose
 from sfumato.errors import InputError, ModelError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.model import Model, digest
+from sfumato.signal import strength_map
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -69,6 +70,21 @@ def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:
     """
     gain = room_for(audio)
     return Take(audio * gain, sample_rate, item, gain, how)
+
+
+def joined(kept: Array, new: Array, sample_rate: int, item: int, **how: Any) -> Take:
+    """A take of what is kept of a sound and what is new: the new alone is turned down, slowly, to stay in full scale.
+
+    Raises
+    ------
+    ModelError
+        What is new holds values that are not finite.
+    """
+    room_for(new)
+    factor = strength_map.room(kept, new, sample_rate)
+    made = kept + factor * new
+    told = {"least_gain": float(factor.min()), "clipped_values": int((np.abs(made) > 1).sum())}
+    return Take(made, sample_rate, item, 1.0, how | told)
 
 
 def room_for(audio: Array) -> float:

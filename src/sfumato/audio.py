@@ -214,7 +214,12 @@ def _recording(path: Path, head: dict[str, Any], end: dict[str, Any], raw: IO[by
     return Recording(info, raw, head["dtype"], head["bits"])
 
 
-def write_edited(recording: Recording, destination: os.PathLike[str] | str | bytes, edits: Sequence[Edit]) -> None:
+def write_edited(
+    recording: Recording,
+    destination: os.PathLike[str] | str | bytes,
+    edits: Sequence[Edit],
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Write a copy of a recording with some samples replaced; either the whole new file appears, or nothing does.
 
     Sample rate, channels and tags stay. Container and subtype stay where the destination's suffix allows: see
@@ -231,6 +236,8 @@ def write_edited(recording: Recording, destination: os.PathLike[str] | str | byt
     edits
         Pairs of the first sample to replace and its replacement, shape (channels, samples), full scale 1. They
         may come in any order and must not overlap.
+    tags
+        More tags; they replace the recording's of the same names.
 
     Raises
     ------
@@ -246,11 +253,14 @@ def write_edited(recording: Recording, destination: os.PathLike[str] | str | byt
     )
     ordered = _checked(edits, info)
     with _replacing(path, not_file=info.path) as file:
-        encode(file, target, info.tags, _edited(recording, target, ordered), info.n_samples)
+        encode(file, target, {**info.tags, **(tags or {})}, _edited(recording, target, ordered), info.n_samples)
 
 
 def write_extended(
-    recording: Recording, destination: os.PathLike[str] | str | bytes, more: NDArray[np.floating[Any]]
+    recording: Recording,
+    destination: os.PathLike[str] | str | bytes,
+    more: NDArray[np.floating[Any]],
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Write a copy of a recording that goes on with `more`, (channels, samples), after its end; as `write_edited`."""
     info, path = recording.info, Path(os.fsdecode(destination))
@@ -261,8 +271,9 @@ def write_extended(
     added = more if target.holds_any_float else np.clip(more, -1.0, 1.0)
     ends = (added[:, at : at + BLOCK_FRAMES] for at in range(0, more.shape[1], BLOCK_FRAMES))
     rest = (quantise(end.T.astype(np.float64), target) for end in ends)
+    whole = itertools.chain(_edited(recording, target, []), rest)
     with _replacing(path, not_file=info.path) as file:
-        encode(file, target, info.tags, itertools.chain(_edited(recording, target, []), rest), n)
+        encode(file, target, {**info.tags, **(tags or {})}, whole, n)
 
 
 def write(
@@ -270,6 +281,7 @@ def write(
     audio: NDArray[np.floating[Any]],
     sample_rate: int,
     subtype: str = "PCM_24",
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Write samples as a new file; either the whole file appears, or nothing does.
 
@@ -284,6 +296,8 @@ def write(
     subtype
         Such as PCM_16, PCM_24 or FLOAT. Where the container hasn't got it, it is replaced as
         :func:`sfumato.encoding.choose` says.
+    tags
+        Such as title, artist and comment; a format without them goes without.
 
     Raises
     ------
@@ -296,7 +310,7 @@ def write(
         raise InputError(f"Audio to write needs the shape (channels, samples), got {audio.shape}.")
     channels, n_samples = audio.shape
     blocks = (audio[:, at : at + BLOCK_FRAMES] for at in range(0, n_samples, BLOCK_FRAMES))
-    write_blocks(path, blocks, sample_rate, channels, n_samples, subtype)
+    write_blocks(path, blocks, sample_rate, channels, n_samples, subtype, tags)
 
 
 def write_blocks(
@@ -306,6 +320,7 @@ def write_blocks(
     channels: int,
     n_samples: int,
     subtype: str = "PCM_24",
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """As `write`, of samples that come in blocks, (channels, samples), `n_samples` in all."""
     path = Path(os.fsdecode(path))
@@ -315,7 +330,7 @@ def write_blocks(
     target = choose(path.suffix, "", subtype, bits, sample_rate, channels, n_samples)
     quantised = (quantise(block.T.astype(np.float64), target) for block in blocks)
     with _replacing(path) as file:
-        encode(file, target, {}, quantised, n_samples)
+        encode(file, target, tags or {}, quantised, n_samples)
 
 
 def _checked(edits: Sequence[Edit], info: AudioInfo) -> list[Edit]:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +10,14 @@ import soundfile as sf
 import tiny_dance
 import torch
 
+import sfumato
 from sfumato import cli
+from sfumato.audio import open_recording
 from sfumato.diffusion import guide
 from sfumato.errors import InputError, ResourceError
 from sfumato.systems import dance_diffusion
 from sfumato.tasks import draw as task
-from sfumato.tasks import takes
+from sfumato.tasks import provenance, takes
 from sfumato.tasks.draw import Settings, denoiser, levels
 from sfumato.tasks.generate import generate, generate_files
 
@@ -158,6 +161,62 @@ def test_files_and_their_record(tiny, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kick-1.wav", "kick-2.wav", "kick.wav.json"]
 
 
+def told_in(path):
+    with sf.SoundFile(path) as sound:
+        return json.loads(sound.comment), sound.software
+
+
+@pytest.mark.parametrize(("suffix", "steps"), [(".wav", 23), (".flac", 23), (".ogg", 6), (".m4a", 23)])
+def test_a_sound_is_made_again_from_what_stands_in_its_file(tiny, tmp_path, suffix, steps):
+    settings = {"steps": 4, "seed": 5, "count": 3, "kind": "kick", "seconds": 0.7, "grid": "crash"}
+    written = generate_files(tmp_path / f"a{suffix}", tiny, settings)
+    for item, path in enumerate(written.files):
+        with open_recording(path) as recording:
+            told = json.loads(recording.info.tags["comment"])
+            audio = recording.read(0, recording.info.n_samples)
+        assert told == {
+            "sfumato": sfumato.__version__,
+            "model": "tiny",
+            "sha256": json.loads(written.json.read_text())["model"]["sha256"][:16],
+            "seed": 5,
+            "item": item,
+            "settings": {"steps": 4, "kind": "kick", "seconds": 0.7, "grid": "crash"},
+        }
+        asked = {**told["settings"], "seed": told["seed"], "count": told["item"] + 1}
+        made = list(generate(tiny, asked))
+        np.testing.assert_allclose(audio, made[-1].audio, atol=2.0**-steps)
+    if suffix != ".m4a":
+        assert told_in(written.files[0])[1].startswith(f"sfumato {sfumato.__version__}")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".w64"])
+def test_equal_commands_write_equal_files_whatever_they_are_called(tiny, tmp_path, suffix):
+    settings = {"steps": 2, "seed": 5, "kind": "kick"}
+    one = generate_files(tmp_path / f"a{suffix}", tiny, settings).files
+    three = generate_files(tmp_path / f"b{suffix}", tiny, settings | {"count": 3}).files
+    assert one[0].read_bytes() == three[0].read_bytes() != three[1].read_bytes()
+
+
+def test_what_stands_in_a_file_is_json_however_much_was_asked_for():
+    short = {"prompt": "ä" * 200, "negative": "drums/bass", "image": "/home/me/ü.jpg@3", "mask": "loudness"}
+    long = {"prompt": "a\"b" * 5000}
+    for values in (short, short | long):
+        settings = SimpleNamespace(model_dump=lambda values=values, **how: values | {"count": 9, "seed": 3}, seed=3)
+        made_by = provenance.provenance("tiny", "ab" * 32, settings, {"input": "some/where/in.wav"})
+        line = made_by.line({"tuned_cents": 1.5}, item=2)
+        told = json.loads(line)
+        assert len(line) <= provenance.LONGEST
+        assert line.isascii() and "\n" not in line
+        assert (told["seed"], told["item"], told["input"], told["how"]) == (3, 2, "in.wav", {"tuned_cents": 1.5})
+        expected = {"negative": "drums/bass", "image": "ü.jpg@3", "mask": "loudness"}
+        assert told["settings"] == expected | ({"prompt": "ä" * 200} if values is short else {})
+        assert told.get("left_out", []) == ([] if values is short else ["prompt"])
+    many = provenance.Provenance("m" * 3000, "ab" * 32, 3, "ü" * 1000, {f"name{i}": "x" * 400 for i in range(9)})
+    told = json.loads(many.line(item=2))
+    assert (told["sha256"], told["seed"], told["item"]) == ("ab" * 8, 3, 2)
+    assert {"model", "input", "name0"} <= {*told["left_out"]}
+
+
 def stopped_after(made, count):
     """The first takes, then an interrupt."""
     for number, one in enumerate(made):
@@ -199,7 +258,7 @@ def test_no_older_record_stands_beside_a_file_that_was_replaced(tmp_path):
     model, settings, there = tiny_dance.model(), quick(seconds=0.02, steps=1), []
     for _ in range(2):
         made = task.takes(model, settings)
-        save = lambda path, one: there.append(takes.record_of(path).exists())  # noqa: E731
+        save = lambda path, one, tags: there.append(takes.record_of(path).exists())  # noqa: E731
         takes.write_all(tmp_path / "a.wav", made, 1, model, settings, {}, save)
     assert there == [False, False]
 

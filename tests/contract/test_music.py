@@ -257,6 +257,14 @@ def test_files_their_record_and_their_pictures(tmp_path):
     for path in written.pictures:
         with Image.open(path) as image:
             assert image.size[0] > 300 and len(np.unique(np.asarray(image.convert("L")))) > 50
+            assert image.text["Software"] == "sfumato"
+            told = json.loads(image.text["sfumato"])
+        if path.stem == "a-sheet":
+            assert told["count"] == 2 and "item" not in told
+        else:
+            with sf.SoundFile(path.with_suffix(".wav")) as sound:
+                assert json.loads(sound.comment) == told
+        assert told["settings"] == {"steps": 2, "prompt": "piano", "bpm": 96.0, "seconds": 0.3}
 
 
 def test_the_command(tmp_path, capsys):

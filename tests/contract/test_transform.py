@@ -129,6 +129,38 @@ def test_outside_a_gap_every_sample_is_the_recording_s(tiny, tmp_path, subtype, 
     assert json.loads(written.json.read_text())["gap_samples"] == [start, stop]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strength": 0.4, "seed": 7, "count": 2},
+        {"gap": "0.02:0.03", "count": 2},
+        {"extend": 0.02, "seed": 7, "count": 2},
+        {"other": "tone.wav", "steps_between": 2},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_sound_is_made_again_from_what_stands_in_its_file(tiny, tmp_path, suffix, settings, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with sf.SoundFile(tmp_path / f"in{suffix}", "w", RATE, 1, "PCM_16") as file:
+        file.title, file.comment = "A hit", "old"
+        file.write(hit().T)
+    sf.write(tmp_path / "tone.wav", 0.4 * np.sin(np.arange(500) / 5), RATE)
+    absolute = {"other": str(tmp_path / "tone.wav")} if "other" in settings else {}
+    made = transform(tmp_path / f"in{suffix}", tmp_path / f"b{suffix}", tiny, {"steps": 3} | settings | absolute)
+    assert len(made.files) == 2
+    for item, path in enumerate(made.files):
+        with sf.SoundFile(path) as file:
+            told, title = json.loads(file.comment), file.title
+        assert title == ("A hit" if "gap" in settings or "extend" in settings else "")
+        assert (told["model"], told["item"], told["input"]) == ("tiny", item, f"in{suffix}")
+        assert str(tmp_path) not in json.dumps(told)
+        count = {} if "other" in settings else {"count": told["item"] + 1}
+        again = transform(told["input"], f"c{suffix}", tiny, told["settings"] | {"seed": told["seed"]} | count)
+        assert np.array_equal(read(again.files[item]), read(path))
+        assert again.files[item].read_bytes() == path.read_bytes()
+
+
 def test_a_fill_knows_what_is_around_and_nothing_of_what_was_there():
     model, audio, quiet = tiny_dance.model(), hit(512), lambda *_: None
     settings = vary.Settings(gap="0:1", steps=4)

@@ -13,6 +13,7 @@ import torch
 
 from sfumato.files import write_atomically
 from sfumato.signal.stft import stft
+from sfumato.tasks.provenance import Provenance
 from sfumato.tasks.takes import Array, Take, Written, check, names, write_all
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def write_seen(
     seen = keep.seen(takes) if keep else takes
     written = write_all(out, seen, settings.count, model, settings, {**about, "notes": list(notes)})
     title = settings.prompt or (source.stem if source else "no prompt")
-    return replace(written, notes=notes, pictures=keep.write(title) if keep else ())
+    return replace(written, notes=notes, pictures=keep.write(title, written.provenance) if keep else ())
 
 
 class Sheet:
@@ -81,8 +82,8 @@ class Sheet:
                 self._seen.append(one)
             yield one
 
-    def write(self, title: str) -> tuple[Path, ...]:
-        """Draw what was seen (see `files`).
+    def write(self, title: str, made_by: Provenance | None = None) -> tuple[Path, ...]:
+        """Draw what was seen (see `files`), and say inside what made it.
 
         Raises
         ------
@@ -91,14 +92,16 @@ class Sheet:
         """
         files = self.files()
         for path, one in zip(files, self._seen, strict=False):
-            write_atomically(path, drawn([one], [title]))
+            line = made_by.line(one.how, item=one.item) if made_by else ""
+            write_atomically(path, drawn([one], [title], line=line))
         if len(self._seen) > 1:
-            write_atomically(files[-1], drawn(self._seen, [str(1 + one.item) for one in self._seen], title))
+            line = made_by.line(count=self._count) if made_by else ""
+            write_atomically(files[-1], drawn(self._seen, [str(1 + one.item) for one in self._seen], title, line))
         return files
 
 
-def drawn(takes: list[Take], titles: list[str], title: str = "") -> bytes:
-    """Spectrograms side by side, as a PNG."""
+def drawn(takes: list[Take], titles: list[str], title: str = "", line: str = "") -> bytes:
+    """Spectrograms side by side, as a PNG with `line` among its texts."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -116,7 +119,8 @@ def drawn(takes: list[Take], titles: list[str], title: str = "") -> bytes:
     if title:
         figure.suptitle(title if len(title) <= 100 else title[:97] + "…", fontsize=10)
     kept = io.BytesIO()
-    figure.savefig(kept, dpi=150, format="png", metadata={"Software": "sfumato"})
+    texts = {"Software": "sfumato"} | ({"sfumato": line} if line else {})
+    figure.savefig(kept, dpi=150, format="png", metadata=texts)
     return kept.getvalue()
 
 

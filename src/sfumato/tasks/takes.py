@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from sfumato.errors import InputError, ModelError, ResourceError
 from sfumato.files import write_atomically
 from sfumato.model import Model, digest
 from sfumato.signal import strength_map
+from sfumato.tasks.provenance import Provenance, provenance, tags
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -58,6 +59,8 @@ class Written:
     """What the user should know."""
     pictures: tuple[Path, ...] = ()
     """PNG files."""
+    provenance: Provenance | None = None
+    """What the files say of themselves."""
 
 
 def take(audio: Array, sample_rate: int, item: int, **how: Any) -> Take:
@@ -157,9 +160,11 @@ def write_all(
     model: Model,
     settings: BaseModel,
     about: dict[str, Any],
-    save: Callable[[Path, Take], None] | None = None,
+    save: Callable[[Path, Take, Mapping[str, str]], None] | None = None,
 ) -> Written:
     """Write each take as soon as it is made, by `save` if that is given, then the record of all.
+
+    Each file's tags tell what made it (`tasks.provenance`).
 
     An older record goes before the first file does. If the making ends early, by an error or an interrupt, the record
     tells of the files made so far; a process that is killed leaves none.
@@ -171,31 +176,39 @@ def write_all(
     """
     files: tuple[Path, ...] = ()
     rows: list[dict[str, Any]] = []
+    made_by: Provenance | None = None
     try:
         for path, one in zip(names(out, count), takes, strict=True):
-            if not rows:
+            if made_by is None:
+                made_by = provenance(model.name, digest(model), settings, about)
                 record_of(out).unlink(missing_ok=True)
+            told = tags(made_by.line(one.how, item=one.item))
             if save is not None:
-                save(path, one)
+                save(path, one, told)
             else:
-                write(path, one.audio, one.sample_rate, SUBTYPE)
+                write(path, one.audio, one.sample_rate, SUBTYPE, told)
             length = one.audio.shape[1]
             row = {"file": path.name, "item": one.item, "samples": length, "seconds": length / one.sample_rate}
             rows.append(row | {"gain": one.gain} | one.how)
             files = (*files, path)
     finally:
-        if rows:
-            _write_record(out, rows, model, settings, about)
-    return Written(files, record_of(out), sum(row.get("clipped_values", 0) for row in rows))
+        if rows and made_by:
+            _write_record(out, rows, model, made_by.sha256, settings, about)
+    return Written(files, record_of(out), sum(row.get("clipped_values", 0) for row in rows), provenance=made_by)
 
 
 def _write_record(
-    out: Path, rows: list[dict[str, Any]], model: Model, settings: BaseModel, about: dict[str, Any]
+    out: Path,
+    rows: list[dict[str, Any]],
+    model: Model,
+    sha256: str,
+    settings: BaseModel,
+    about: dict[str, Any],
 ) -> None:
     """How the files of `rows` were made."""
     body = {
         "sfumato": __version__,
-        "model": {"name": model.name, "system": model.system, "sha256": digest(model)},
+        "model": {"name": model.name, "system": model.system, "sha256": sha256},
         "settings": settings.model_dump(mode="json"),
         **about,
         "takes": rows,

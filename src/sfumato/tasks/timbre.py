@@ -23,6 +23,7 @@ from sfumato.model import Model
 from sfumato.player import Player, axes
 from sfumato.player.weights import Array, build
 from sfumato.tasks.latent_axes import Settings, alter, pairs
+from sfumato.tasks.provenance import provenance, tags
 from sfumato.tasks.streams import BLOCK, resampled, skipped, streams
 from sfumato.tasks.streams import recording as recorded
 from sfumato.tasks.takes import SUBTYPE, Progress, Written, check, record_of
@@ -65,7 +66,8 @@ def transform(model: Model, source: Path, destination: Path, settings: Settings,
         record_of(destination).unlink(missing_ok=True)  # an older one is not of what is written now
         clipped: list[int] = []
         blocks = _counted(_transferred(codec, recording, settings, progress), clipped)
-        write_blocks(destination, blocks, info.sample_rate, info.channels, info.n_samples, SUBTYPE)
+        told = tags(provenance(model.name, codec.digest, settings, {"input": str(source)}).line())
+        write_blocks(destination, blocks, info.sample_rate, info.channels, info.n_samples, SUBTYPE, told)
     kept = axes.keep(codec.weights, settings.fidelity)
     length = {"samples": info.n_samples, "seconds": info.n_samples / info.sample_rate}
     body = {

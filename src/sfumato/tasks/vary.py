@@ -17,7 +17,7 @@ A model of one channel treats each channel of a sound alike, with the same noise
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -301,12 +301,12 @@ def _filled(fills: Iterator[Array], sample_rate: int, n: int) -> Iterator[Take]:
         yield Take(np.clip(fill, -1.0, 1.0), sample_rate, item, 1.0, how)
 
 
-def _paste(recording: Recording, start: int, path: Path, fill: Take) -> None:
-    write_edited(recording, path, [(start, fill.audio)])
+def _paste(recording: Recording, start: int, path: Path, fill: Take, tags: Mapping[str, str]) -> None:
+    write_edited(recording, path, [(start, fill.audio)], tags)
 
 
-def _append(recording: Recording, path: Path, more: Take) -> None:
-    write_extended(recording, path, more.audio)
+def _append(recording: Recording, path: Path, more: Take, tags: Mapping[str, str]) -> None:
+    write_extended(recording, path, more.audio, tags)
 
 
 def _extend_file(

@@ -11,6 +11,7 @@ import sklearn.datasets
 import soundfile as sf
 import tiny_sounds
 import torch
+import turned
 from PIL import Image
 from scipy.signal.windows import blackmanharris
 
@@ -145,6 +146,57 @@ def test_by_default_a_sound_takes_one_window(generator):
     n = latent_music.length_of(Settings(), config)
     assert latent_music.frames_of(n, config) == config.n_frames < latent_music.frames_of(n + HOP, config)
     assert log_mel(torch.zeros(1, n), RATE).shape[2] == config.n_frames * STEP
+
+
+@pytest.mark.parametrize("length", [{"bpm": 174.0}, {"bpm": 290.0, "bars": 2, "beats": 3}, {"seconds": 0.777}])
+def test_a_loop_has_its_exact_length_and_is_the_same_however_many_are_drawn(generator, length):
+    asked = {"steps": 2, "vocoder_steps": 2, "loop": True, "seed": 4, **length}
+    several = list(latent_music.takes(generator, Settings(**asked, count=2)))
+    alone = next(latent_music.takes(generator, Settings(**asked)))
+    seconds = asked.get("bars", 1) * asked.get("beats", 4) * 60 / asked["bpm"] if "bpm" in asked else asked["seconds"]
+    n = round(seconds * RATE)
+    assert [one.audio.shape for one in several] == [(1, n)] * 2
+    drawn = round(n / 1024) * 1024  # whole latent frames
+    assert alone.how["tuned_cents"] == pytest.approx(1200 * np.log2(drawn / n))
+    np.testing.assert_array_equal(several[0].audio, alone.audio)
+    assert np.abs(several[1].audio - alone.audio).max() > 1e-4
+
+
+def test_a_loop_turned_is_the_loop_of_turned_noise_and_windows(generator, monkeypatch):
+    """So its wrap is a place like every other, for generator, decoder, vocoder and levelling; a mere sound has ends."""
+    asked = {"steps": 3, "vocoder_steps": 2, "seconds": 0.64}
+    loop = turned.largest_difference(monkeypatch, latent_music, generator, Settings(**asked, loop=True))
+    sound = turned.largest_difference(monkeypatch, latent_music, generator, Settings(**asked))
+    assert loop < 1e-4 < 0.1 < sound
+
+
+def test_a_loop_s_file_says_how_it_was_tuned(generator, tmp_path):
+    settings = Settings(steps=2, vocoder_steps=2, loop=True, seconds=0.6, pictures=True)
+    written = latent_music.files(generator, tmp_path / "loop.wav", settings, quiet)
+    record = json.loads(written.json.read_text())
+    assert sf.info(written.files[0]).frames == record["loop_samples"] == 9600
+    assert f"{record['takes'][0]['tuned_cents']:+.0f} cents" in written.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loop": True}, "either bpm, with bars, or seconds"),
+        ({"loop": True, "bpm": 90, "seconds": 2}, "either bpm, with bars, or seconds"),
+        ({"bars": 2, "bpm": 90}, "bars and beats are for a loop"),
+        ({"loop": True, "seconds": 2, "prompt": "a", "then": "b"}, "a loop arrives nowhere"),
+    ],
+)
+def test_loops_that_mean_nothing_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Settings(**settings)
+
+
+def test_a_loop_that_is_too_short_or_too_long_is_refused(generator):
+    with pytest.raises(InputError, match=r"at least 0\.5 s"):
+        next(latent_music.takes(generator, Settings(loop=True, seconds=0.3)))
+    with pytest.raises(InputError, match="to 300 s"):
+        next(latent_music.takes(generator, Settings(loop=True, bpm=60, bars=1000)))
 
 
 def test_files_and_their_record(generator, tmp_path):

@@ -15,7 +15,7 @@ from sfumato.diffusion import guide, noise, sample
 from sfumato.errors import InputError
 from sfumato.signal import complex_spectrogram
 from sfumato.systems import riffusion
-from sfumato.tasks import budget, music, stretches
+from sfumato.tasks import budget, loops, music, stretches
 from sfumato.tasks.generate import generate, generate_files
 from sfumato.tasks.music import How, Settings, denoiser_of, sigmas_of
 from sfumato.tasks.prompts import Asked, notes_on, wanted_of
@@ -342,4 +342,4 @@ def test_a_loop_that_is_out_of_tune_says_so(tmp_path):
     folder = tiny_riffusion.folder(tmp_path / "tiny")
     written = generate_files(tmp_path / "l.wav", folder, {"loop": True, "seconds": 0.57, "steps": 2})
     cents = json.loads(written.json.read_text())["takes"][0]["tuned_cents"]
-    assert abs(cents) > music.HEARD_CENTS and f"{cents:+.0f} cents" in written.notes[0]
+    assert abs(cents) > loops.HEARD_CENTS and f"{cents:+.0f} cents" in written.notes[0]

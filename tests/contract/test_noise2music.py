@@ -8,6 +8,7 @@ import soundfile as sf
 import soxr
 import tiny_sounds
 import torch
+import turned
 
 from sfumato import model, preset
 from sfumato.data import prompted
@@ -177,6 +178,40 @@ def test_sounds_are_as_long_as_asked_and_the_same_however_many_are_drawn(first):
     assert np.abs(other.audio - alone.audio).max() > 1e-3 * loudest
 
 
+@pytest.mark.parametrize("length", [{"bpm": 174.0}, {"seconds": 0.63}])
+@pytest.mark.parametrize(("stages", "rate"), [(1, 3200), (3, 19_200)])
+def test_a_loop_has_its_exact_length_and_is_the_same_however_many_are_drawn(first, stages, rate, length):
+    asked = {"steps": 2, "later_steps": (2, 2), "loop": True, "seed": 4, "stages": stages, **length}
+    several = list(cascade.takes(first, Settings(**asked, count=2)))
+    alone = next(cascade.takes(first, Settings(**asked)))
+    n, low = (round(length.get("seconds", 4 * 60 / 174) * r) for r in (rate, 3200))
+    assert [one.audio.shape for one in several] == [(1, n)] * 2
+    drawn = round(low / 128) * 128 / 3200  # frames of 32 samples, in fours
+    assert alone.how["tuned_cents"] == pytest.approx(1200 * np.log2(drawn / (n / rate)))
+    np.testing.assert_array_equal(several[0].audio, alone.audio)
+    assert np.abs(several[1].audio - alone.audio).max() > 1e-4
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("first", 0.6), ("levels", 0.64)])
+def test_a_loop_turned_is_the_loop_of_turned_noise_and_windows(folders, monkeypatch, kind, seconds):
+    """So its wrap is a place like every other, for each stage and between them; a mere sound has ends."""
+    whole, asked = model.load(folders / f"awake {kind}"), QUICK | {"seconds": seconds}
+    loop = turned.largest_difference(monkeypatch, cascade, whole, Settings(**asked, loop=True))
+    sound = turned.largest_difference(monkeypatch, cascade, whole, Settings(**asked))
+    assert loop < 1e-4 < 0.1 < sound
+
+
+@pytest.mark.parametrize("kind", ["first", "levels"])
+def test_a_loop_whose_stages_have_other_frames_has_its_exact_length(folders, kind, tmp_path):
+    written = cascade.files(
+        model.load(folders / f"awake {kind}"), tmp_path / "loop.wav", Settings(loop=True, seconds=0.53, steps=2), quiet
+    )
+    record = json.loads(written.json.read_text())
+    rate = {"first": 19_200, "levels": 16_000}[kind]
+    assert sf.info(written.files[0]).frames == record["loop_samples"] == round(0.53 * rate)
+    assert f"{record['takes'][0]['tuned_cents']:+.0f} cents" in written.notes[-1]
+
+
 def test_fewer_stages_are_a_preview_of_the_same_piece(first):
     rates = {1: 3200, 2: 12_800, 3: 19_200}
     made = {stages: next(cascade.takes(first, Settings(**QUICK, stages=stages))) for stages in rates}
@@ -310,6 +345,8 @@ def test_configurations_that_fit_nothing_are_refused(settings, said):
         ({"later_cfg": (0.4, 21)}, "takes scales from 0 to 20"),
         ({"rho": (7, 0.5, 7)}, "takes three numbers from 1 to 100"),
         ({"prompt": "a", "then": "b"}, "then takes alpha"),
+        ({"loop": True}, "either bpm, with bars, or seconds"),
+        ({"loop": True, "bpm": 90, "prompt": "a", "then": "b"}, "a loop arrives nowhere"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, said):

@@ -273,6 +273,25 @@ def circle(
     grid
         Windows begin at multiples of this, which must divide the loop's samples.
     """
+    return _around(lambda here: denoise, length, overlap, turn, grid)
+
+
+def circle_given(
+    bind: Callable[[Tensor], Denoiser],
+    given: Float[Tensor, "b ..."],
+    length: int,
+    overlap: int,
+    turn: Callable[[int], int] = lambda total: 0,
+    grid: int = 1,
+) -> Denoiser:
+    """As `circle`, where each window has its own part of what is given for the whole, as for `windows_given`."""
+    return _around(lambda here: bind(given[..., here]), length, overlap, turn, grid)
+
+
+def _around(
+    bind: Callable[[Tensor], Denoiser], length: int, overlap: int, turn: Callable[[int], int], grid: int
+) -> Denoiser:
+    """As `circle`; `bind` takes the places of a window, and returns the denoiser for it."""
     if not 0 <= overlap < length:
         raise InputError(f"Overlap {overlap} of windows of {length} samples. Give 0 ≤ overlap < length.")
 
@@ -286,7 +305,7 @@ def circle(
         for k in range(count):
             start = (first + k * total // count) // grid * grid
             here = (torch.arange(length, device=x.device) + start) % total
-            summed.index_add_(-1, here, weight * denoise(x[..., here], sigma))
+            summed.index_add_(-1, here, weight * bind(here)(x[..., here], sigma))
             weights.index_add_(0, here, weight)
         return summed / weights
 

@@ -41,6 +41,11 @@ class Config(Settings):
     blocks: tuple[int, int] = Field((1, 2), description="residual blocks there, on the way in and on the way back each")
     last: int = Field(16, ge=1, description="channels at the full sides, on the way back")
 
+    @property
+    def reach(self) -> int:
+        """Places of latents, either way, that a place of the picture comes from beside its own."""
+        return 3 + self.blocks[0] + 2 * self.blocks[1]
+
 
 class MelVae(nn.Module):
     """Encoder and decoder, and what brings the latents to a mean of 0 and a variance of 1."""

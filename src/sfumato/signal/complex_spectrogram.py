@@ -26,6 +26,8 @@ POWER = 1 / 3
 """Power that magnitudes are raised to."""
 LARGE, KNEE_HZ, FALL = 0.52, 4000.0, 0.75
 """Size of compressed bins of music whose level (RMS) is 0.1: LARGE / (1 + frequency / KNEE_HZ) ** FALL."""
+TURN = 4
+"""Frames after which phases repeat: loops have a multiple of them."""
 LEVEL = 0.1
 """RMS of sounds whose bins have about unit variance."""
 
@@ -46,7 +48,7 @@ def bins(audio: Float[Tensor, "b n"], half: int, ends: bool = True) -> Complex[T
 
 
 def circular_bins(audio: Float[Tensor, "b n"], half: int) -> Complex[Tensor, "b half frames"]:
-    """Complex bins of a loop of ``frames * half`` samples, whose end goes on at its start; 4 must divide `frames`."""
+    """Complex bins of a loop of ``frames * half`` samples, whose end goes on at its start; `TURN` divides `frames`."""
     around = torch.cat([audio[:, -half:], audio, audio[:, :half]], dim=1).unfold(1, 2 * half, half)[:, :-1]
     return _turned(torch.fft.fft(around * _window(half, audio)))
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sfumato.signal.complex_spectrogram import frequencies
 from sfumato.signal.mel import hz_to_mel, mel_spectrogram, mel_to_hz
+from sfumato.signal.ring import around
 from sfumato.signal.stft import istft, stft
 
 if TYPE_CHECKING:
@@ -75,6 +76,15 @@ def levelled(
         spectrum = stft(audio, N_FFT, HOP)[..., :t] * 10 ** (over / 20)
         audio = istft(spectrum, N_FFT, HOP, audio.shape[1])
     return audio
+
+
+def levelled_loop(
+    audio: Float[Tensor, "b n"], mel: Float[Tensor, "b 80 frames"], sample_rate: float, times: int = 4
+) -> Float[Tensor, "b n"]:
+    """As `levelled`, for loops of ``frames * 256`` samples and their pictures, whose end goes on at their start."""
+    edge = times * N_FFT // HOP  # that far a sound's ends reach into it
+    long = levelled(around(audio, edge * HOP), around(mel, edge), sample_rate, times)
+    return long[:, edge * HOP : edge * HOP + audio.shape[1]]
 
 
 def over_bins(mel: Float[Tensor, "b 80 frames"], half: int, sample_rate: float) -> Float[Tensor, "b k half t"]:

@@ -43,6 +43,8 @@ from sfumato.signal.log_mel import HOP, log_mel
 from sfumato.wanted import KEYS, Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from sfumato.diffusion.noise import BatchNoise
@@ -126,12 +128,16 @@ def denoiser(
     unwanted: Wanted | None = None,
     cfg_scale: float = 1.0,
     interval: tuple[float, float] | None = None,
+    turn: Callable[[int], int] | None = None,
 ) -> Denoiser:
     """The denoiser of latents ``(b, c, rows, t)``; more frames than a window's are seen in windows, as one state.
 
-    What is wanted and unwanted, and the guidance's scale [4]_ and interval, are as for `band_unet.denoiser`.
+    What is wanted and unwanted, and the guidance's scale [4]_ and interval, are as for `band_unet.denoiser`; `turn`,
+    for a loop, is as for `guide.circle`.
     """
     within = band_unet.denoiser(network, config.network.words, wanted, unwanted, cfg_scale, interval)
+    if turn is not None:
+        return guide.circle(within, config.n_frames, config.n_frames // 2, turn)
     return guide.windows(within, config.n_frames, config.n_frames // 4)
 
 

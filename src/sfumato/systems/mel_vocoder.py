@@ -30,10 +30,12 @@ from sfumato.config import Settings
 from sfumato.diffusion import guide, sample, schedule
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
-from sfumato.signal.log_mel import HOP, SILENCE, levelled, log_mel, over_bins
+from sfumato.signal.log_mel import HOP, SILENCE, levelled, levelled_loop, log_mel, over_bins
 from sfumato.wanted import nothing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Float
 
     from sfumato.diffusion.noise import BatchNoise, Noise
@@ -138,15 +140,24 @@ def beside(mel: Float[Tensor, "b f s"], strength: Float[Tensor, " b"], config: C
     return torch.cat([levels, told.expand(-1, 1, *levels.shape[2:])], dim=1)
 
 
-def denoiser(network: nn.Module, config: Config, given: Float[Tensor, "b k half t"]) -> Denoiser:
+def denoiser(
+    network: nn.Module,
+    config: Config,
+    given: Float[Tensor, "b k half t"],
+    turn: Callable[[int], int] | None = None,
+) -> Denoiser:
     """The denoiser of pictures ``(b, 2, half, t)`` of any length: long ones in windows of the training's length.
 
-    `given` is from `beside`; the network's `multiple` divides t.
+    `given` is from `beside`; the network's `multiple` divides t. With `turn`, as for `guide.circle`, they are loops,
+    and `complex_spectrogram.TURN` divides t.
     """
 
     def bind(part: Tensor) -> Denoiser:
         return band_unet.denoiser(network, config.network.words, given=part)
 
+    if turn is not None:
+        window = config.n_frames
+        return guide.circle_given(bind, given, window, window // 2, turn, complex_spectrogram.TURN)
     # Windows begin at even frames, as the network's columns do.
     return guide.windows_given(bind, given, config.n_frames, config.n_frames // 4 // 2 * 2)
 
@@ -168,6 +179,7 @@ def vocode(
     strength: float = 0.5,
     sampler: str = "dpmpp_2m",
     rho: float = 7.0,
+    turn: Callable[[int], int] | None = None,
 ) -> Float[Tensor, "b n"]:
     """Sounds of `n_samples` that have the levels of pictures.
 
@@ -183,14 +195,19 @@ def vocode(
         How blurred and disturbed the pictures are, from 0, real ones, to 1.
     rho
         Of the noise levels (`schedule.karras`).
+    turn
+        For loops, as for `denoiser`: of `n_samples`, all of which their pictures' frames have, ``n_samples / hop`` of
+        the noise's.
     """
-    t = frames_of(n_samples, config)
+    t = frames_of(n_samples, config) if turn is None else n_samples // config.hop
     n = t * config.hop // HOP
     whole = functional.pad(mel[..., :n], (0, max(0, n - mel.shape[-1])), value=SILENCE)
     given = beside(whole, mel.new_full((len(mel),), strength), config)
     sigmas = schedule.karras(steps, config.sigma_min, config.sigma_max, rho).float()
-    walk = sample.SAMPLERS[sampler](denoiser(network, config, given), noise(0) * sigmas[0], sigmas, noise)
+    walk = sample.SAMPLERS[sampler](denoiser(network, config, given, turn), noise(0) * sigmas[0], sigmas, noise)
     bins = complex_spectrogram.unpicture(sample.last(walk), config.sample_rate)
-    drawn = complex_spectrogram.sound(bins, n_samples).float()
     with torch.autocast(mel.device.type, enabled=False):
+        if turn is not None:
+            return levelled_loop(complex_spectrogram.circular_sound(bins).float(), whole.float(), config.sample_rate)
+        drawn = complex_spectrogram.sound(bins, n_samples).float()
         return levelled(drawn, whole[..., : -(-n_samples // HOP) + 1].float(), config.sample_rate)

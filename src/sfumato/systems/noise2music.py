@@ -43,6 +43,8 @@ from sfumato.signal import complex_spectrogram, log_mel
 from sfumato.wanted import KEYS, Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxtyping import Float
     from torch import nn
 
@@ -185,21 +187,28 @@ def denoiser(
     cfg_scale: float = 1.0,
     interval: tuple[float, float] | None = None,
     given: Float[Tensor, "b 3 f t"] | None = None,
+    turn: Callable[[int], int] | None = None,
 ) -> Denoiser:
     """The denoiser of pictures ``(b, c, f, t)``, t a multiple of the network's: in windows that are one state.
 
     `given` is from `beside`: a band that is said to be neither blurred nor disturbed stays exactly what it is. The
-    rest, as guidance's [4]_ scale and interval, is as for `band_unet.denoiser`.
+    rest, as guidance's [4]_ scale and interval, is as for `band_unet.denoiser`. With `turn`, as for `guide.circle`, it
+    is of loops, and `complex_spectrogram.TURN` divides t.
     """
-    words, overlap = config.network.words, config.n_frames // 4 // 2 * 2  # columns begin at even frames, so windows do
+    words, window = config.network.words, config.n_frames
+    overlap = window // 4 // 2 * 2  # columns begin at even frames, so windows do
+    loop = None if turn is None else (window, window // 2, turn, complex_spectrogram.TURN)
     if given is None:
         free = band_unet.denoiser(network, words, wanted, unwanted, cfg_scale, interval)
-        return guide.windows(free, config.n_frames, overlap)
+        return guide.windows(free, window, overlap) if loop is None else guide.circle(free, *loop)
 
     def bind(part: Tensor) -> Denoiser:
         return band_unet.denoiser(network, words, wanted, unwanted, cfg_scale, interval, part)
 
-    led = guide.windows_given(bind, given, config.n_frames, overlap)
+    if loop is None:
+        led = guide.windows_given(bind, given, window, overlap)
+    else:
+        led = guide.circle_given(bind, given, *loop)
     exact = ((_place(config).to(given) < PASSED) & (given[:, 2:] == 0)).expand_as(given[:, :2])
     return guide.keep(led, guide.known_samples(given[:, :2], exact))
 
@@ -211,19 +220,22 @@ def frames_of(n_samples: int, config: Config) -> int:
     return frames if config.given_rate else max(config.n_frames, frames)
 
 
-def sound_of(picture: Float[Tensor, "b 2 f t"], n_samples: int, config: Config) -> Float[Tensor, "b n"]:
-    """The sound of a spectrogram that was drawn."""
-    return complex_spectrogram.sound(complex_spectrogram.unpicture(picture, config.sample_rate), n_samples)
+def sound_of(picture: Float[Tensor, "b 2 f t"], n_samples: int | None, config: Config) -> Float[Tensor, "b n"]:
+    """The sound of a spectrogram that was drawn; None for the loop that it is."""
+    bins = complex_spectrogram.unpicture(picture, config.sample_rate)
+    return complex_spectrogram.circular_sound(bins) if n_samples is None else complex_spectrogram.sound(bins, n_samples)
 
 
 def given_of(
-    audio: Float[Tensor, "b n"], strength: float, config: Config, noise: Noise
+    audio: Float[Tensor, "b n"], strength: float, config: Config, noise: Noise, loop: bool = False
 ) -> Float[Tensor, "b 3 f t"]:
     """What a stage is given of a sound that was brought to its `sample_rate`: blurred and disturbed as in training.
 
-    `noise` gives the disturbance, (b, 2, f, t), at 0.
+    `noise` gives the disturbance, (b, 2, f, t), at 0. A loop is one of whole frames, as for
+    `complex_spectrogram.circular_bins`.
     """
-    frames = frames_of(audio.shape[1], config)
-    spectrogram = complex_spectrogram.picture(complex_spectrogram.bins(audio, config.hop), config.sample_rate)
+    bins = complex_spectrogram.circular_bins if loop else complex_spectrogram.bins
+    spectrogram = complex_spectrogram.picture(bins(audio, config.hop), config.sample_rate)
+    frames = spectrogram.shape[3] if loop else frames_of(audio.shape[1], config)
     padded = torch.nn.functional.pad(spectrogram, (0, frames - spectrogram.shape[3]))
     return beside(padded, padded.new_full((len(audio),), strength), config, noise(0))

@@ -22,8 +22,9 @@ from sfumato.model import Model
 from sfumato.networks import band_unet
 from sfumato.signal import log_mel
 from sfumato.systems import mel_vocoder, noise2music
-from sfumato.tasks import budget, sheet
-from sfumato.tasks.draw import faded
+from sfumato.tasks import budget, loops, sheet
+from sfumato.tasks.draw import faded, turns
+from sfumato.tasks.loops import Looped
 from sfumato.tasks.music import How, Walked, arithmetic, half_precision, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
 from sfumato.tasks.takes import Array, Progress, Take, Written, take
@@ -36,17 +37,19 @@ if TYPE_CHECKING:
     from sfumato.diffusion.precondition import Denoiser
     from sfumato.systems.noise2music import Config
 
-LONGEST_S = 300.0
+STANDARD_S, LONGEST_S = 30.0, 300.0
 STAGE = 1 << 40
 """Between the items of neighbouring stages in the noise's numbering."""
 OVER = 8
 """Added to a stage's number for the noise that is laid over what it is given."""
 
 
-class Settings(Walked):
+class Settings(Walked, Looped):
     """What to generate, and how; the sampler's steps and guidance are the first stage's."""
 
-    seconds: float = Field(30.0, gt=0, le=LONGEST_S, description="length in seconds")
+    seconds: float | None = Field(
+        None, gt=0, le=LONGEST_S, description=f"length in seconds; by default {STANDARD_S:g}"
+    )
     stages: int | None = Field(
         None, ge=1, le=3, description="go through the first so many stages only: a preview; by default all"
     )
@@ -143,7 +146,11 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     rate = rate_of(stages[-1])
     about: dict[str, Any] = {"sample_rate": rate, "arithmetic": arithmetic()}
     about["stages"] = [{"model": one.name, "sha256": models.digest(one)} for one in stages]
-    shape = rate, 1, length_of(rate, settings)
+    n = length_of(rate, settings)
+    about["loop_samples"] = n if settings.loop else None
+    shape = rate, 1, n
+    if settings.loop:
+        notes += loops.notes_on_tuning(_tuning(stages, settings))
     return sheet.write_seen(out, _taken(stages, settings, progress), model, settings, about, shape, notes)
 
 
@@ -152,7 +159,9 @@ def _taken(stages: tuple[Model, ...], settings: Settings, progress: Progress) ->
     each = [chosen.steps, *settings.later_steps][: len(stages)]
     for item in range(settings.count):
         audio = sound(stages, settings, chosen, item, told(progress, item, settings.count, sum(each)))
-        yield take(faded(audio, rate), rate, item, steps=each, cfg_scale=chosen.cfg_scale)
+        told_of = {"tuned_cents": _tuning(stages, settings)} if settings.loop else {}
+        whole = audio if settings.loop else faded(audio, rate)
+        yield take(whole, rate, item, steps=each, cfg_scale=chosen.cfg_scale, **told_of)
 
 
 def rate_of(stage: Model) -> int:
@@ -161,8 +170,25 @@ def rate_of(stage: Model) -> int:
 
 
 def length_of(rate: int, settings: Settings) -> int:
-    """Samples of a sound at a rate."""
-    return max(1, round(settings.seconds * rate))
+    """Samples of a sound at a rate; errors as for `loops.length_of`."""
+    return loops.length_of(settings, rate, round(STANDARD_S * rate), LONGEST_S)
+
+
+def loop_of(stages: tuple[Model, ...], settings: Settings) -> int | None:
+    """Samples of the loop that the first stage draws, at its rate; None where none is asked for.
+
+    They are whole frames of the first stage that draws a spectrogram; each one after it draws whole frames of its own,
+    nearest to what it is given.
+    """
+    first = config_of(stages[0])
+    hop = first.hop if first.draws == "sound" else _any(stages[1]).hop
+    return loops.frames_of(hop, length_of(first.sample_rate, settings)) * hop if settings.loop else None
+
+
+def _tuning(stages: tuple[Model, ...], settings: Settings) -> float:
+    """By how many cents a loop is tuned: what the first stage draws as so long, lasts its bars in the end."""
+    rates, around = (rate_of(stages[0]), rate_of(stages[-1])), loop_of(stages, settings) or 0
+    return loops.cents_of(around / rates[0], length_of(rates[1], settings) / rates[1])
 
 
 def how(stages: tuple[Model, ...], settings: Settings) -> How:
@@ -193,6 +219,8 @@ def _windows(stage: Model, settings: Settings) -> int:
     """Windows that a step of a stage takes."""
     config = _any(stage)
     frames = length_of(config.sample_rate, settings) // config.hop
+    if settings.loop:
+        return loops.windows_of(frames, config.n_frames)
     return 1 + -(-max(0, frames - config.n_frames) // (config.n_frames - config.n_frames // 4))
 
 
@@ -222,27 +250,36 @@ def sound(
 ) -> Array:
     """Sound `item`, ``(1, n)``, as the last of the stages draws it; all stages draw what was begun, to its end."""
     with torch.autocast("cpu", torch.bfloat16, enabled=half_precision()):
-        drawn = begun(stages[0], settings, chosen, item, step_done)
+        drawn = begun(stages[0], settings, chosen, item, step_done, loop_of(stages, settings))
         for number, stage in enumerate(stages[1:], 1):
             if isinstance(stage.config, mel_vocoder.Config):
                 drawn = vocoded(stage, number, drawn, settings, item, step_done)
             else:
                 drawn = continued(stage, number, drawn, settings, item, step_done)
-    return drawn[:, : length_of(rate_of(stages[-1]), settings)].double().numpy()
+    n, audio = length_of(rate_of(stages[-1]), settings), drawn.double().numpy()
+    return loops.resampled(audio, n) if settings.loop else audio[:, :n]
 
 
 def begun(
-    stage: Model, settings: Settings, chosen: How, item: int, step_done: Callable[[], None] = lambda: None
+    stage: Model,
+    settings: Settings,
+    chosen: How,
+    item: int,
+    step_done: Callable[[], None] = lambda: None,
+    around: int | None = None,
 ) -> Tensor:
-    """What the generator draws: a sound ``(1, n)``, or levels ``(1, 80, t)``; a window or more."""
+    """What the generator draws: a sound ``(1, n)``, or levels ``(1, 80, t)``; a window or more, or a loop `around`."""
     config = config_of(stage)
     frames = noise2music.frames_of(length_of(config.sample_rate, settings), config)
-    stream = _noise(settings, 0, config.shape, frames, item)
+    if around is not None:
+        frames = around // config.hop
+    stream, turn = _noise(settings, 0, config.shape, frames, item), _turn(settings, 0, item)
     wanted, unwanted = wanted_of(settings, settings.alpha or 0.0), unwanted_of(settings)
-    denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, chosen.cfg_scale, chosen.guided)
+    guidance = chosen.cfg_scale, chosen.guided
+    denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, *guidance, turn=turn)
     drawn = _walked(denoise, _sigmas(config, settings.rho[0], chosen.steps), stream, settings, step_done)
     if config.draws == "sound":
-        return noise2music.sound_of(drawn, (frames - 1) * config.hop, config)
+        return noise2music.sound_of(drawn, (frames - 1) * config.hop if around is None else None, config)
     return drawn[:, 0].clamp(min=log_mel.SILENCE)
 
 
@@ -254,20 +291,29 @@ def continued(
     item: int,
     step_done: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "1 m"]:
-    """The sound that stage `number`, 1 or 2, makes of a sound at the rate that it is given, as long as that."""
-    config = config_of(stage)
-    raised = torch.from_numpy(resampled(audio.double().numpy(), config.given_rate, config.sample_rate)).float()
-    frames = noise2music.frames_of(raised.shape[1], config)
+    """The sound that stage `number`, 1 or 2, makes of a sound at the rate that it is given, as long as that.
+
+    Of a loop it makes one of whole frames, as long as can be.
+    """
+    config, low = config_of(stage), audio.double().numpy()
+    if settings.loop:
+        frames = loops.frames_of(config.hop, low.shape[1] * config.sample_rate / config.given_rate)
+        high = loops.resampled(low, frames * config.hop)
+    else:
+        high = resampled(low, config.given_rate, config.sample_rate)
+        frames = noise2music.frames_of(high.shape[1], config)
+    raised, roughness = torch.from_numpy(high).float(), settings.later_roughness[number - 1]
     over = _noise(settings, OVER + number, config.shape, frames, item)
-    given = noise2music.given_of(raised, settings.later_roughness[number - 1], config, over)
+    given = noise2music.given_of(raised, roughness, config, over, settings.loop)
     wanted, unwanted, scale = None, None, 1.0
     if config.unprompted < 1:
         wanted, unwanted = wanted_of(settings, settings.alpha or 0.0), unwanted_of(settings)
         scale = settings.later_cfg[number - 1]
-    denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, scale, settings.guided, given)
+    turn = _turn(settings, number, item)
+    denoise = noise2music.denoiser(stage.network, config, wanted, unwanted, scale, settings.guided, given, turn)
     sigmas = _sigmas(config, settings.rho[number], settings.later_steps[number - 1])
     drawn = _walked(denoise, sigmas, _noise(settings, number, config.shape, frames, item), settings, step_done)
-    return noise2music.sound_of(drawn, raised.shape[1], config)
+    return noise2music.sound_of(drawn, None if settings.loop else raised.shape[1], config)
 
 
 def vocoded(
@@ -279,9 +325,10 @@ def vocoded(
     step_done: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "1 n"]:
     """The sound that stage `number`, a vocoder, gives levels."""
-    config, n = _any(stage), (mel.shape[2] - 1) * log_mel.HOP
+    config, n = _any(stage), (mel.shape[2] - (not settings.loop)) * log_mel.HOP
     assert isinstance(config, mel_vocoder.Config)
-    stream = _noise(settings, number, (2, config.hop), mel_vocoder.frames_of(n, config), item)
+    frames = n // config.hop if settings.loop else mel_vocoder.frames_of(n, config)
+    stream = _noise(settings, number, (2, config.hop), frames, item)
     made = mel_vocoder.vocode(
         stage.network,
         config,
@@ -292,6 +339,7 @@ def vocoded(
         strength=settings.later_roughness[number - 1],
         sampler=settings.sampler,
         rho=settings.rho[number],
+        turn=_turn(settings, number, item),
     )
     for _ in range(settings.later_steps[number - 1]):
         step_done()
@@ -313,6 +361,11 @@ def _walked(
 def _noise(settings: Settings, number: int, shape: tuple[int, int], frames: int, item: int) -> Noise:
     """The noise of stage `number`: each its own, and the same for however many sounds."""
     return noise.scroll(shape, 0, frames, seed=settings.seed, item=number * STAGE + item)
+
+
+def _turn(settings: Settings, number: int, item: int) -> Callable[[int], int] | None:
+    """Where the windows of stage `number` begin, for a loop."""
+    return turns(settings.seed, number * STAGE + item) if settings.loop else None
 
 
 def _any(stage: Model) -> Config | mel_vocoder.Config:

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """What to generate, and how."""
 
     seconds: float | None = Field(
-        None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window"
+        None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window, with noise2music 30"
     )
     count: int = Field(1, ge=1, le=100_000, description="how many sounds; several are OUT-1.wav, OUT-2.wav and on")
     seed: int = Field(0, ge=0, lt=2**63, description="seed: sound 3 of a seed is the same however many are made")

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from sfumato.diffusion import guide, noise, sample, schedule
 from sfumato.networks.mel_vae import STEP, MelVae
+from sfumato.signal import ring
 from sfumato.signal.log_mel import HOP, SILENCE
 from sfumato.systems import make_an_audio, mel_vocoder
-from sfumato.tasks import budget, sheet, sight
-from sfumato.tasks.draw import faded
+from sfumato.tasks import budget, loops, sheet, sight
+from sfumato.tasks.draw import faded, turns
+from sfumato.tasks.loops import Looped
 from sfumato.tasks.music import How, Walked, arithmetic, half_precision, told
 from sfumato.tasks.prompts import notes_on, unwanted_of, wanted_of
 from sfumato.tasks.takes import Array, Progress, Take, Written, take
@@ -83,7 +85,7 @@ def seen_in(settings: Drawn) -> dict[str, Any]:
     return {} if settings.image is None else {"image": settings.image, "prompt_beside_the_image": settings.prompt}
 
 
-class Settings(Drawn):
+class Settings(Drawn, Looped):
     """What to generate, and how."""
 
     seconds: float | None = Field(
@@ -123,13 +125,19 @@ def takes(
     """The sounds (see `tasks.generate`). Each is computed alone, so that its bits don't depend on the others."""
     config, parts, n = config_of(model), parts_of(model), length_of(settings, config_of(model))
     settings, _ = led(settings)
-    frames = frames_of(n, config)
-    chosen = how(model, parts, settings, frames, n)
+    around = loop_of(parts.vocoder, n) if settings.loop else None
+    frames = frames_of(n, config) if around is None else around // (STEP * HOP)
+    chosen = how(model, parts, settings, frames, around or n, around is not None)
     for item in range(settings.count):
-        report = told(progress, item, settings.count, chosen.steps)
-        latents = drawn(model, settings, chosen, frames, item, report)
-        audio = sound_of(parts, picture_of(parts, latents), n, settings, item)
-        yield take(faded(audio, config.sample_rate), config.sample_rate, item, **about(chosen, settings))
+        report, told_of = told(progress, item, settings.count, chosen.steps), about(chosen, settings)
+        turn = None if around is None else turns(settings.seed, item)
+        latents = drawn(model, settings, chosen, frames, item, report, turn=turn)
+        if around is None:
+            audio = faded(sound_of(parts, picture_of(parts, latents), n, settings, item), config.sample_rate)
+        else:
+            whole = sound_of(parts, picture_of(parts, latents, True), around, settings, item, True)
+            audio, told_of = loops.resampled(whole, n), {**told_of, "tuned_cents": loops.cents_of(around, n)}
+        yield take(audio, config.sample_rate, item, **told_of)
 
 
 def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Written:
@@ -137,15 +145,22 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     config, image = config_of(model), seen_in(settings)
     read = [sight.file_and_time(settings.image)[0]] if settings.image else []
     settings, notes = led(settings)
-    made, rate = takes(model, settings, progress), config.sample_rate
-    about, shape = {"sample_rate": rate, "arithmetic": arithmetic(), **image}, (rate, 1, length_of(settings, config))
-    return sheet.write_seen(out, made, model, settings, about, shape, notes, read=read)
+    made, rate, n = takes(model, settings, progress), config.sample_rate, length_of(settings, config)
+    about = {"sample_rate": rate, "loop_samples": n if settings.loop else None, "arithmetic": arithmetic(), **image}
+    if settings.loop:
+        notes += loops.notes_on_tuning(loops.cents_of(loop_of(make_an_audio.vocoder_of(config), n), n))
+    return sheet.write_seen(out, made, model, settings, about, (rate, 1, n), notes, read=read)
 
 
 def length_of(settings: Settings, config: Config) -> int:
-    """Samples of each sound; by default as many as one window's frames reach."""
-    window = (config.n_frames * STEP - 1) * HOP
-    return window if settings.seconds is None else max(1, round(settings.seconds * config.sample_rate))
+    """Samples of each sound; by default as many as one window's frames reach. Error as for `loops.length_of`."""
+    return loops.length_of(settings, config.sample_rate, (config.n_frames * STEP - 1) * HOP, LONGEST_S)
+
+
+def loop_of(vocoder: Model, n: int) -> int:
+    """Samples of a loop that is then tuned to `n`: the vocoder's frames, which are whole latent ones."""
+    assert isinstance(vocoder.config, mel_vocoder.Config)
+    return loops.frames_of(vocoder.config.hop, n) * vocoder.config.hop
 
 
 def frames_of(n_samples: int, config: Config) -> int:
@@ -153,7 +168,7 @@ def frames_of(n_samples: int, config: Config) -> int:
     return max(config.n_frames, -(-(-(-n_samples // HOP) + 1) // STEP))
 
 
-def how(model: Model, parts: Parts, settings: Drawn, frames: int, n: int) -> How:
+def how(model: Model, parts: Parts, settings: Drawn, frames: int, n: int, loop: bool = False) -> How:
     """Steps and guidance: as set, or as the budget allows once the way from picture to sound is paid for."""
     if settings.budget is None:
         return How(settings.steps, settings.cfg_scale, settings.guided)
@@ -168,11 +183,13 @@ def how(model: Model, parts: Parts, settings: Drawn, frames: int, n: int) -> How
     silent = torch.full((1, parts.vae.config.rows, -(-n // HOP)), SILENCE)
 
     def sound() -> None:
-        _sounded(parts, silent, n, settings, 0, 2)
+        _sounded(parts, silent, n, settings, 0, 2, loop)
 
     twice = 2 if settings.sampler == "heun" else 1
     spent = settings.vocoder_steps * budget.seconds_of(sound) / 2
     windows = 1 + -(-max(0, frames - config.n_frames) // (config.n_frames - config.n_frames // 4))
+    if loop:
+        windows = loops.windows_of(frames, config.n_frames)
     once = twice * budget.seconds_of(evaluate)
     allowed = budget.evaluations(budget.parsed(settings.budget), once, windows, spent_s=spent)
     steps, guided = budget.share(allowed, settings.cfg_scale != 1, settings.guided, partial(_sigmas, config))
@@ -190,17 +207,20 @@ def drawn(
     source: Float[Tensor, "1 c g s"] | None = None,
     known: Bool[Tensor, "g s"] | None = None,
     strength: float = 1.0,
+    turn: Callable[[int], int] | None = None,
 ) -> Float[Tensor, "1 c g s"]:
     """Latents of what is wanted.
 
     Parameters
     ----------
     frames
-        Latent frames, a window or more.
+        Latent frames, a window or more; of a loop, any number.
     source
         Latents to start from, and to keep where they are `known`.
     strength
         Share of the walk that is gone, with a source; 1 is all of it, from noise alone.
+    turn
+        For a loop: where its windows begin, as for `guide.circle`.
     """
     config = config_of(model)
     denoise: Denoiser = make_an_audio.denoiser(
@@ -210,6 +230,7 @@ def drawn(
         unwanted_of(settings),
         chosen.cfg_scale,
         chosen.guided,
+        turn,
     )
     if source is not None and known is not None:
         denoise = guide.keep(denoise, guide.known_samples(source, known.expand(source.shape)))
@@ -227,25 +248,34 @@ def drawn(
 
 
 @torch.no_grad()
-def picture_of(parts: Parts, latents: Float[Tensor, "1 c g t"]) -> Float[Tensor, "1 f s"]:
+def picture_of(parts: Parts, latents: Float[Tensor, "1 c g t"], loop: bool = False) -> Float[Tensor, "1 f s"]:
     """The log-mel picture of latents; nothing in it is below silence."""
-    return parts.vae.decode(latents).clamp(min=SILENCE)
+    if not loop:
+        return parts.vae.decode(latents).clamp(min=SILENCE)
+    edge = parts.vae.config.reach
+    picture = parts.vae.decode(ring.around(latents, edge))
+    return picture[..., STEP * edge : picture.shape[-1] - STEP * edge].clamp(min=SILENCE)
 
 
-def sound_of(parts: Parts, mel: Float[Tensor, "1 f s"], n: int, settings: Drawn, item: int) -> Array:
+def sound_of(
+    parts: Parts, mel: Float[Tensor, "1 f s"], n: int, settings: Drawn, item: int, loop: bool = False
+) -> Array:
     """The sound ``(1, n)`` of a picture."""
-    return _sounded(parts, mel, n, settings, item, settings.vocoder_steps).double().numpy()
+    return _sounded(parts, mel, n, settings, item, settings.vocoder_steps, loop).double().numpy()
 
 
-def _sounded(parts: Parts, mel: Tensor, n: int, settings: Drawn, item: int, steps: int) -> Float[Tensor, "1 n"]:
+def _sounded(
+    parts: Parts, mel: Tensor, n: int, settings: Drawn, item: int, steps: int, loop: bool = False
+) -> Float[Tensor, "1 n"]:
     """The same in so many steps."""
     config = parts.vocoder.config
     assert isinstance(config, mel_vocoder.Config)
-    t = mel_vocoder.frames_of(n, config)
+    t = n // config.hop if loop else mel_vocoder.frames_of(n, config)
+    turn = turns(settings.seed, SOUNDING + item) if loop else None
     stream = noise.scroll((2, config.hop), 0, t, seed=settings.seed, item=SOUNDING + item)
     with _quick():
         return mel_vocoder.vocode(
-            parts.vocoder.network, config, mel, n, stream, steps, settings.roughness, settings.sampler
+            parts.vocoder.network, config, mel, n, stream, steps, settings.roughness, settings.sampler, turn=turn
         )
 
 

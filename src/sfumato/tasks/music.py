@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.signal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -21,10 +20,11 @@ from sfumato.model import Model
 from sfumato.networks import band_unet
 from sfumato.signal import complex_spectrogram
 from sfumato.systems.riffusion import Config
-from sfumato.tasks import budget, sheet
-from sfumato.tasks.draw import BEATS, LONGEST_S, faded, turns
+from sfumato.tasks import budget, loops, sheet
+from sfumato.tasks.draw import faded, turns
+from sfumato.tasks.loops import Looped
 from sfumato.tasks.prompts import Asked, notes_on, unwanted_of, wanted_of
-from sfumato.tasks.stretches import TURN, Walk, frames_of, loop, n_stretches, overlap_of, pictures, sounds
+from sfumato.tasks.stretches import Walk, frames_of, loop, n_stretches, overlap_of, pictures, sounds
 from sfumato.tasks.takes import Array, Progress, Take, Written, take
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from sfumato.networks.text import Encoded
 
 Sampler = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "ancestral", "ddim", "iplms"]
-
-SHORTEST_LOOP_S = 0.5
-HEARD_CENTS = 8.0
-"""Detuning that a user is told of."""
 
 
 class Walked(Asked):
@@ -67,29 +63,15 @@ class Walked(Asked):
         return self
 
 
-class Settings(Walked):
+class Settings(Walked, Looped):
     """What to generate, and how."""
 
-    seconds: float | None = Field(
-        None, gt=0, le=LONGEST_S, description="length in seconds; by default the model's window"
-    )
     then_seed: int | None = Field(None, ge=0, lt=2**63, description="with then: seed to arrive at, too")
-    loop: bool = Field(False, description="make loops: as long as their bars, their end going on at their start")
-    bars: int | None = Field(None, ge=1, le=1000, description="bars of a loop; by default 1")
-    beats: int | None = Field(None, ge=1, le=64, description=f"beats of a bar of a loop; by default {BEATS}")
 
     @model_validator(mode="after")
-    def _length(self) -> Settings:
-        if self.loop and (self.bpm is None) == (self.seconds is None):
-            raise ValueError("a loop takes either bpm, with bars, or seconds")
-        if not self.loop and (self.bars, self.beats) != (None, None):
-            raise ValueError("bars and beats are for a loop: ask for one, or give seconds")
-        if (self.bars is not None or self.beats is not None) and self.bpm is None:
-            raise ValueError("bars and beats take a bpm")
+    def _arrives(self) -> Settings:
         if self.then_seed is not None and self.then is None:
             raise ValueError("then_seed goes with then: give a prompt to arrive at")
-        if self.loop and self.then is not None and self.alpha is None:
-            raise ValueError("a loop arrives nowhere: give alpha, a place between the two prompts")
         return self
 
 
@@ -114,7 +96,8 @@ def files(model: Model, out: Path, settings: Settings, progress: Progress) -> Wr
     """The sounds as files, and the record of how they were made (see `tasks.generate`)."""
     config = config_of(model)
     n = length_of(settings, config)
-    notes = (*notes_on(settings), *notes_on_tuning(settings, config, n))
+    cents = loops.cents_of(loops.frames_of(config.half, n) * config.half, n) if settings.loop else 0.0
+    notes = (*notes_on(settings), *loops.notes_on_tuning(cents))
     about: dict[str, Any] = {"sample_rate": config.sample_rate, "loop_samples": n if settings.loop else None}
     about["arithmetic"] = arithmetic()
     made = takes(model, settings, progress)
@@ -139,21 +122,8 @@ class How:
 def windows_of(settings: Settings, config: Config, n: int) -> int:
     """Windows that are evaluated at each step of a sound of `n` samples."""
     if settings.loop:
-        return -(-loop_frames(config, n) // (config.window // 2))
+        return loops.windows_of(loops.frames_of(config.half, n), config.window)
     return n_stretches(config, frames_of(n, config))
-
-
-def loop_frames(config: Config, n: int) -> int:
-    """Frames of a loop that is then tuned to `n` samples."""
-    return max(TURN, round(n / config.half / TURN) * TURN)
-
-
-def notes_on_tuning(settings: Settings, config: Config, n: int) -> tuple[str, ...]:
-    """That a loop is out of tune, where that can be heard."""
-    cents = 1200 * math.log2(loop_frames(config, n) * config.half / n) if settings.loop else 0.0
-    if abs(cents) < HEARD_CENTS:
-        return ()
-    return (f"to be exactly as long as it should, the loop is tuned by {cents:+.0f} cents; a longer one needs less",)
 
 
 def how(model: Model, settings: Walked, windows: int, sigma_max: float | None = None) -> How:
@@ -236,11 +206,10 @@ def _drawn(
         step_done=told(progress, item, settings.count, stretches * chosen.steps),
     )
     if settings.loop:
-        drawn = loop(config, walk, loop_frames(config, n), turns(settings.seed, item))
+        drawn = loop(config, walk, loops.frames_of(config.half, n), turns(settings.seed, item))
         bins = complex_spectrogram.unpicture(drawn.double(), config.sample_rate)
         audio = complex_spectrogram.circular_sound(bins).numpy()
-        exact = audio if audio.shape[1] == n else scipy.signal.resample(audio, n, axis=1)
-        return exact, 1200 * math.log2(audio.shape[1] / n)
+        return loops.resampled(audio, n), loops.cents_of(audio.shape[1], n)
     audio = np.concatenate(list(sounds(pictures(config, walk, frames), config)), axis=1)[:, :n]
     return faded(audio, config.sample_rate), 0.0
 
@@ -265,20 +234,5 @@ def told(progress: Progress, item: int, count: int, steps: int) -> Callable[[], 
 
 
 def length_of(settings: Settings, config: Config) -> int:
-    """Samples of each sound; a loop's are its beats' duration, rounded once, for the whole.
-
-    Raises
-    ------
-    InputError
-        There would be none, too many, or too few for a loop.
-    """
-    rate = config.sample_rate
-    if settings.loop and settings.bpm is not None:
-        n = round((settings.bars or 1) * (settings.beats or BEATS) * 60 * rate / settings.bpm)
-    else:
-        n = (config.window - 1) * config.half if settings.seconds is None else round(settings.seconds * rate)
-    if not 1 <= n <= LONGEST_S * rate:
-        raise InputError(f"{n} samples at {rate} Hz were asked for. Give from one sample to {LONGEST_S:g} s.")
-    if settings.loop and n < SHORTEST_LOOP_S * rate:
-        raise InputError(f"A loop of {n} samples is too short for this model; give at least {SHORTEST_LOOP_S:g} s.")
-    return n
+    """Samples of each sound; error as for `loops.length_of`."""
+    return loops.length_of(settings, config.sample_rate, (config.window - 1) * config.half)

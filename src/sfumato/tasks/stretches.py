@@ -19,6 +19,7 @@ from torch import Tensor
 from sfumato.diffusion import guide, noise, sample
 from sfumato.diffusion.noise import slerp
 from sfumato.signal import complex_spectrogram
+from sfumato.signal.complex_spectrogram import TURN
 from sfumato.tasks.takes import Array
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 OVERLAP = 64
 """Frames of a stretch that the next one sees; a multiple of what networks divide frames by."""
-TURN = 4
-"""Frames after which phases repeat."""
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ from music_sets import (
     studies,
 )
 from sfumato.diffusion import schedule
+from sfumato.errors import InputError
 from sfumato.metrics.embedders import embedder
 from sfumato.metrics.kernel_distance import kernel_distance
-from sfumato.errors import InputError
 from sfumato.model import Model, load
 from sfumato.signal import complex_spectrogram
 from sfumato.tasks import budget, music, stream

@@ -78,6 +78,7 @@ def test_a_prompt_that_passes_has_no_sign_outside_its_events(text: str) -> None:
         ("<rain & later>", "no place 'later'"),
         ("drums -> piano", "'drums ->', is not between"),
         ("rain> <bell & end>", "Event 1, 'rain> <bell & end>', is not between"),
+        ("<rain & start> then <bell", "Event 1, '<rain & start> then <bell', is not between"),
         ("I <3 pianos", "'<3 pianos', is not between"),
     ],
 )

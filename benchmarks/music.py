@@ -5,7 +5,7 @@
     python benchmarks/music.py quality --data DIR --out runs/music
     python benchmarks/music.py stages  --data DIR --out runs/noise2music --model noise2music   # cascades alone
     python benchmarks/music.py loops   --out runs/music                                        # riffusion alone
-    python benchmarks/music.py speed   --out runs/music   # of a machine that does nothing else
+    python benchmarks/music.py speed   --out runs/music   # of a machine that does nothing else; any --model
     python benchmarks/music_table.py runs/music
 
 DIR holds sounds with captions (docs/data.md): studies, everyday sounds, one-shots. Prompts, references and sounds are
@@ -43,10 +43,13 @@ from music_sets import (
     studies,
 )
 from sfumato.diffusion import schedule
+from sfumato.errors import InputError
 from sfumato.metrics.embedders import embedder
 from sfumato.metrics.kernel_distance import kernel_distance
-from sfumato.model import load
-from sfumato.tasks import budget, music
+from sfumato.model import Model, load
+from sfumato.signal import complex_spectrogram
+from sfumato.tasks import budget, music, stream
+from sfumato.tasks.stretches import frames_of
 from sfumato.wanted import KEYS, key_number
 
 SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
@@ -136,7 +139,7 @@ MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.
 
 
 def quality(options: argparse.Namespace) -> dict[str, Any]:
-    """Kernel and Fréchet distance to held-out recordings of the same prompts, by the number of evaluations."""
+    """Kernel distance to held-out recordings of the same prompts, by the number of evaluations."""
     pairs = prompts(options, options.count)
     reference = embedded([clip(options, row) for row, _ in pairs])
     others = [row for row in studies(options, "train")][: len(pairs)]
@@ -179,23 +182,50 @@ def loops(options: argparse.Namespace) -> dict[str, Any]:
     from dance import percentile_of_the_wrap
 
     result: dict[str, Any] = {}
-    for name, settings in (("loops", {"loop": True, "bpm": 110.0}), ("sounds of that length", {"seconds": 240 / 110})):
-        some = [sound(options, STYLES[i % len(STYLES)], seed=i, **settings) for i in range(16)]
+    bar = round(240 / 110 * RATE)
+    longer = {"seconds": 240 / 110 + 1}  # cut to length: where a sound ends, it fades out
+    for name, settings in (("loops", {"loop": True, "bpm": 110.0}), ("sounds of that length", longer)):
+        number = min(16, options.count)
+        some = [sound(options, STYLES[i % len(STYLES)], seed=i, **settings)[:bar] for i in range(number)]
         both = np.array([percentile_of_the_wrap(one) for one in some])
         result[name] = {"jump": both[:, 0].tolist(), "flux": both[:, 1].tolist()}
     config, far = load(options.model).config, []
-    for i in range(4):
+    for i in range(min(4, options.count)):
         audio = sound(options, STYLES[i], seed=i, seconds=30.0)
         level = np.abs(np.diff(np.sqrt(np.convolve(audio**2, np.ones(1024) / 1024, "valid"))[::1024]))
+        pairs = np.maximum(level[:-1], level[1:])  # a seam lies at either of two places
         seams = [config.window + k * (config.window - 64) for k in range(20)]
         places = [s for s in seams if s < len(level)]
-        far += [float((level < level[s - 1 : s + 1].max()).mean()) for s in places]
+        far += [float((pairs < pairs[s - 1]).mean()) for s in places]
     result["seams of stretches"] = far
     return result
 
 
+def picture_to_sound(model: Model) -> tuple[float, float]:
+    """Seconds of sound, and seconds that a drawn picture takes to become it: the best of 5."""
+    config, took = music.config_of(model), []
+    n = 5 * config.sample_rate
+    drawn = torch.randn(1, 2, config.half, frames_of(n, config), generator=torch.Generator().manual_seed(0))
+    for _ in range(5):
+        began = time.perf_counter()
+        complex_spectrogram.sound(complex_spectrogram.unpicture(drawn.double(), config.sample_rate), n)
+        took.append(time.perf_counter() - began)
+    return 5.0, min(took)
+
+
+def endless(model: Model) -> tuple[float, float]:
+    """Seconds of sound, 20 or a few more, and of drawing, of the stream that `sfumato play` has as it is set."""
+    settings, done = stream.Settings(prompt="piano melody", model=model.name), 0
+    began, rate = time.perf_counter(), music.config_of(model).sample_rate
+    for block in stream.blocks(model, settings, stream.Steering(settings)):
+        done += block.shape[1]
+        if done >= 20 * rate:
+            break
+    return done / rate, time.perf_counter() - began
+
+
 def speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds that sounds take on the clock, and the most memory."""
+    """Seconds that sounds take on the clock, and the most memory; cases that a model hasn't are left out."""
     torch.set_num_threads(2)
     cases = {
         "5 s, 8 steps, no guidance": {"seconds": 5.0, "steps": 8, "cfg_scale": 1.0},
@@ -205,15 +235,28 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         "30 s, as set": {"seconds": 30.0},
         "120 s, as set": {"seconds": 120.0},
     }
-    sound(options, "piano", steps=2)
+    sound(options, "piano", steps=2, seconds=5.0)
     result: dict[str, Any] = {}
-    for name, settings in cases.items():
-        began = time.perf_counter()
-        sound(options, "piano melody", **settings)
-        took = time.perf_counter() - began
+
+    def row(name: str, seconds: float, took: float) -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        result[name] = [took, settings["seconds"] / took, memory, os.getloadavg()[0]]
+        result[name] = [took, seconds / took, memory, os.getloadavg()[0]]
         print(name, result[name], flush=True)
+
+    for name, settings in cases.items():
+        if settings["seconds"] > options.longest:
+            continue
+        began = time.perf_counter()
+        try:
+            sound(options, "piano melody", **settings)
+        except InputError as error:
+            print(f"{name}: {error}", flush=True)
+            continue
+        row(name, settings["seconds"], time.perf_counter() - began)
+    model = load(options.model)
+    if model.system == "riffusion":
+        row("20 s, endless, as play is set", *endless(model))
+        row("5 s, picture to sound alone", *picture_to_sound(model))
     return result
 
 
@@ -230,6 +273,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="riffusion")
     parser.add_argument("--count", type=int, default=48, help="prompts")
+    parser.add_argument("--longest", type=float, default=120.0, help="seconds of the longest sound that is timed")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = PARTS[options.part](options)

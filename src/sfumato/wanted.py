@@ -84,4 +84,7 @@ def key_number(name: str) -> int:
         note, mode = _SAME.get(note, note), match[3] if match[3] in ("m", "M") else match[3].lower()
         if note in NOTES and (mode == "M" or mode in _MODES):
             return KEYS.index(note + _MODES.get(mode, ""))
-    raise InputError(f"There is no key '{name}'. Give one such as C, Am, F# or 'Eb minor'.")
+    raise InputError(
+        f"There is no key '{name}'. Give a note from A to G, # or b behind it where it has one, and m where it is "
+        "minor: C, F#, Bb, Am, C#m or 'Eb minor'. The German H is B."
+    )

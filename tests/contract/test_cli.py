@@ -104,6 +104,8 @@ def test_nothing_to_repair_is_said(run, tmp_path):
         (("--gap", "0.3:0.2"), 3, "ends before"),
         (("--gap", "nan:0.2"), 3, "nan"),
         (("--draws", "0"), 2, "draws = 0"),
+        (("--draws", "many"), 2, "--draws = many: input should be a valid integer"),
+        (("--level=much",), 2, "--level = much: input should be a valid number"),
         (("--level", "1"), 2, "level = 1"),
         (("--temperature", "2.5"), 2, "temperature = 2.5"),
         (("--domain", "band_level_db"), 2, "Without --level nothing is promised, so --domain has no effect"),

@@ -15,10 +15,10 @@ from sfumato.data.captions import INSTRUMENTS, LOUDNESS, TEXTURES, candidates, i
 from sfumato.data.composer import DYNAMICS, TONICS, study
 from sfumato.data.instruments import BASSES, KITS, PITCHED
 from sfumato.data.manifest import Row
-from sfumato.data.order_prompts import parse, write
 from sfumato.data.studies import events_of
 from sfumato.data.textures import TEXTURES as PLAYED
 from sfumato.errors import InputError
+from sfumato.order_prompts import parse, write
 
 
 def row(source: str, recording: str, labels: dict[str, str], rendered: bool = False) -> Row:

@@ -13,10 +13,10 @@ from sfumato.data.build import Built
 from sfumato.data.composer import DYNAMICS, TONICS, Study, mode_heard, study
 from sfumato.data.grooves import CRASH, FILL, GROOVES, KICK, groove
 from sfumato.data.instruments import BASSES, KITS, PIANO, PITCHED
-from sfumato.data.order_prompts import Event, parse
 from sfumato.data.renders import SOUNDFONTS
 from sfumato.data.textures import MODES, TEXTURES
 from sfumato.errors import InputError
+from sfumato.order_prompts import Event, parse
 
 MANY = [study(3, number) for number in range(250)]
 # Krumhansl & Kessler 1982: how well a note fits a key, from its tonic up.

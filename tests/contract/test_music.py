@@ -244,6 +244,29 @@ def test_what_is_not_read_of_a_prompt_is_said():
         notes_on(Asked(prompt="x" * 100_001))
 
 
+@pytest.mark.parametrize("prompt", ["тихое пианино", "ήσυχο πιάνο", "بيانو هادئ", "しずかなピアノ", "piano тихо"])
+def test_letters_that_are_not_latin_are_noted_where_every_piece_is_known(prompt):
+    """All but one of these have no unknown piece: the encoder's vocabulary has their letters one by one."""
+    for asked in (Asked(prompt=prompt), Asked(prompt="rain", then=prompt), Asked(prompt="rain", negative=prompt)):
+        notes = notes_on(asked)
+        assert len([note for note in notes if "letters" in note and "write it in English" in note]) == 1
+
+
+@pytest.mark.parametrize("prompt", ["a piano's é, naïve café", "piano in π", "120 ♩ ♪", "piano ля", "klavier für zwei"])
+def test_latin_letters_and_single_signs_are_not_noted(prompt):
+    assert not [note for note in notes_on(Asked(prompt=prompt)) if "letters" in note]
+
+
+@pytest.mark.parametrize("prompt", ["<rain & start>@<bell", "rain > bell", "(<rain:1.2) & later>", "<rain start>"])
+def test_an_order_that_can_not_be_read_is_refused(prompt):
+    with pytest.raises(InputError, match="<rain & start>@<bell & end>"):
+        drawn(seconds=0.1, prompt=prompt)
+
+
+def test_an_order_may_hold_weights_and_stand_beside_words():
+    assert notes_on(Asked(prompt="<(rain:1.3) & start>@<bell & end> (drum) (gong:0.41)")) == ()
+
+
 def test_files_their_record_and_their_pictures(tmp_path):
     folder = tiny_riffusion.folder(tmp_path / "tiny")
     out = tmp_path / "a.wav"

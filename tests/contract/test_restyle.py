@@ -193,6 +193,7 @@ def test_boxes_are_painted_the_later_over_the_earlier():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
+        ("m.jpg", "'m.jpg' is no PNG. A mask file is a grey PNG"),
         ("banjo", "no mask 'banjo'. Give one of all, loud"),
         ("1:2@", "is no box"),
         ("9:10", "holds nothing of the sound"),

@@ -1,5 +1,6 @@
 """Music without end: no seam, no more than is wanted, and prompts that it follows."""
 
+import sys
 import types
 
 import numpy as np
@@ -9,7 +10,7 @@ import tiny_riffusion
 import torch
 
 from sfumato import cli
-from sfumato.errors import InputError
+from sfumato.errors import InputError, MissingExtraError
 from sfumato.networks import text
 from sfumato.tasks import play, stream
 from sfumato.tasks.generate import generate
@@ -128,6 +129,24 @@ def test_the_card_gets_the_stream(folder, monkeypatch):
     first = next(blocks(TINY, settings, Steering(settings)))
     # Another thread may share its work out otherwise, which rounds otherwise.
     np.testing.assert_allclose(Card.heard[:, 0], first[0, : len(Card.heard)], atol=1e-3)
+
+
+def test_without_the_package_nothing_is_drawn(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.setattr(stream, "load", lambda name: pytest.fail("a model was loaded"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["play", "--model", str(folder), "--prompt", "piano"])
+    out, err = capsys.readouterr()
+    assert ended.value.code and out == "" and "sfumato[live]" in err and err.count("\n") == 1
+    with pytest.raises(MissingExtraError):
+        to_card(wanted(model=str(folder)))
+
+
+def test_the_command_says_what_is_not_read(folder, tmp_path, capsys):
+    words = ["play", "--model", folder, "--prompt", "пианино", "--seconds", "0.2", "--steps", "2"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in [*words, "--out", tmp_path / "p.wav"]])
+    assert not ended.value.code and "note: 7 of 7 letters of 'пианино' are not Latin" in capsys.readouterr().err
 
 
 def test_the_command_draws_into_a_file_and_tells_flags_apart(folder, tmp_path, capsys):

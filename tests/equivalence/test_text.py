@@ -1,5 +1,6 @@
 """The sentence encoder against the library transformers' BERT, whose results are kept in a file."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,16 @@ def test_brackets_are_weights(prompt, expected):
 def test_brackets_without_partner_and_absurd_weights_are_refused(prompt):
     with pytest.raises(errors.InputError):
         text.parts(prompt)
+
+
+@pytest.mark.parametrize("weight", ["-3", "1e9", "11", "10.01", "-.5", "1,3", "1E+2"])
+def test_a_weight_out_of_its_range_is_no_text(weight):
+    with pytest.raises(errors.InputError, match=rf"can't weigh '{re.escape(weight)}'. Give 0 to 10"):
+        text.parts(f"soft (piano:{weight})")
+
+
+def test_weights_may_be_written_in_every_way_and_reach_both_ends():
+    assert text.parts("(a:+2)(b:1e1) (c:0)") == [("a", 2.0), ("b", 10.0), (" ", 1.0), ("c", 0.0)]
 
 
 def test_morphing_goes_from_one_prompt_to_the_other(encoder):

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors",),
     ("files",),
     ("config",),
-    ("wanted",),
+    ("wanted", "order_prompts"),
     ("diffusion", "signal", "interval"),
     ("networks", "audio", "decoding", "decode_child", "encoding", "entropy", "folder", "journal", "processes"),
     ("model", "metrics", "checkpoint", "player", "video"),

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfumato.data.mixing import PLANS, Sound, mixture
-from sfumato.data.order_prompts import SPANS, parse
 from sfumato.errors import InputError
+from sfumato.order_prompts import SPANS, parse
 
 RATE = 1000
 HZ = {"low hum": 50.0, "tone": 150.0, "high whistle": 350.0}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.data.order_prompts import PLACES, SPANS, Event, is_structured, parse, spoken, write
 from sfumato.errors import InputError
+from sfumato.order_prompts import PLACES, SPANS, Event, check, parse, spoken, write
 
 WORD = st.text(st.characters(exclude_categories=("Cs", "Cc", "Z"), exclude_characters="<>@&"), min_size=1, max_size=12)
 EVENT = st.builds(Event, st.lists(WORD, min_size=1, max_size=4).map(" ".join), st.sampled_from(PLACES))
@@ -15,7 +15,8 @@ EVENTS = st.lists(EVENT, min_size=1, max_size=16).map(tuple)
 @given(EVENTS)
 def test_what_is_written_is_parsed_back(events: tuple[Event, ...]) -> None:
     text = write(events)
-    assert parse(text) == events and write(parse(text)) == text and is_structured(text)
+    assert parse(text) == events and write(parse(text)) == text
+    check(f"slow {text} (loud)")
 
 
 @given(EVENTS, st.sampled_from(("", " ", "\t ", "\n")))
@@ -54,6 +55,42 @@ def test_what_is_wrong_is_said(text: str, reason: str) -> None:
     with pytest.raises(InputError) as refusal:
         parse(text)
     assert reason in str(refusal.value)
+
+
+@given(st.text("<>@& ab", max_size=20))
+def test_a_prompt_that_passes_has_no_sign_outside_its_events(text: str) -> None:
+    try:
+        check(text)
+    except InputError as refusal:
+        assert "<rain & start>@<bell & end>" in str(refusal)
+    else:
+        assert text.count("<") == text.count(">") <= text.count("&")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<rain & start>@<bell", "Event 2, '<bell', is not between < and >"),
+        ("<rain & start", "is not between < and >"),
+        ("slow @<rain & start>", "Event 1, 'slow', is not between"),
+        ("<rain & start>@", "Event 2 is empty"),
+        ("<rain & start> <bell & end>", "Put an @ between events"),
+        ("<rain & later>", "no place 'later'"),
+        ("drums -> piano", "'drums ->', is not between"),
+        ("rain> <bell & end>", "Event 1, 'rain> <bell & end>', is not between"),
+        ("<rain & start> then <bell", "Event 1, '<rain & start> then <bell', is not between"),
+        ("I <3 pianos", "'<3 pianos', is not between"),
+    ],
+)
+def test_a_prompt_is_an_order_or_has_none_of_its_signs(text: str, reason: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        check(text)
+    assert reason in str(refusal.value) and "start, mid, end or all" in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "rock & roll @ 9", "<rain & start> @ <bell & END>", " slow <rain & all> (drum)"])
+def test_what_is_an_order_or_plain_words_passes(text: str) -> None:
+    check(text)
 
 
 @pytest.mark.parametrize("events", [(), (Event("", "all"),), (Event("rock & roll", "all"),), (Event("a", "all"),) * 17])

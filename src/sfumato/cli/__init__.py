@@ -33,7 +33,7 @@ from sfumato.cli import (
     train,
     transform,
 )
-from sfumato.cli.command import guarded
+from sfumato.cli.command import OneLine, guarded
 from sfumato.screen import say
 
 
@@ -113,6 +113,9 @@ def _application(wanted: str | None) -> typer.Typer:
     pictures.command("print-exif")(guarded(image.print_exif))
     pictures.command("audio-to-images-batch", help=image.DRAW_ALL)(guarded(draws(image.audio_to_images_batch)))
     pictures.command("sample-clips-batch")(guarded(image.sample_clips_batch))
+    for part in (app, music, shipped, steps, pictures):
+        for one in part.registered_commands:
+            one.cls = OneLine
     app.add_typer(pictures, name="image")
     app.add_typer(steps, name="conffusion")
     app.add_typer(music, name="data")

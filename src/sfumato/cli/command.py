@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from sfumato.errors import InputError, ResourceError, SfumatoError
 
@@ -42,6 +43,26 @@ def guarded(function: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {name: p.annotation for name, p in inspect.signature(wrapped).parameters.items()}
     return wrapped
+
+
+class OneLine(TyperCommand):
+    """A command that says of a value of the wrong kind what it was and what it should be, in one line."""
+
+    def make_context(self, *values: Any, **extra: Any) -> Any:
+        """Read the command's words, the second of `values`; one of the wrong kind is wrong usage."""
+        given = list(values[1])
+        try:
+            return super().make_context(*values, **extra)
+        except typer.BadParameter as error:
+            if type(error) is not typer.BadParameter or error.param is None:
+                raise  # one that is missing
+            reason = error.message.removeprefix("Value error, ").rstrip(".")
+            reason = f"{reason[:1].lower()}{reason[1:]}."
+            for i, word in reversed(list(enumerate(given))):
+                flag, _, value = word.partition("=")
+                if flag in error.param.opts:
+                    usage(f"{flag} = {value or ' '.join(given[i + 1 : i + 1 + error.param.nargs])}: {reason}")
+            usage(f"{' '.join(error.format_message().split()).rstrip('.')}.")
 
 
 def with_flags(

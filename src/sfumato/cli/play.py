@@ -59,7 +59,8 @@ def play(
 ) -> None:
     """Play live."""
     from sfumato.tasks import stream
-    from sfumato.tasks.play import Settings, run
+    from sfumato.tasks.play import Settings, portaudio, run
+    from sfumato.tasks.prompts import notes_on
 
     given = {name: value for name, value in settings.items() if value not in (None, [])}
     kind = Settings if "prompt" not in given else stream.Settings
@@ -75,6 +76,10 @@ def play(
         say(f"played {done.seconds:.1f} s, {done.blocks} blocks, longest {done.worst_ms:.2f} ms; {dropouts(done)}")
         return
     wanted = typed(given, stream.Settings)
+    if out is None:
+        portaudio()  # what is missing is said before anything is drawn
+    for note in notes_on(wanted):
+        sys.stderr.write(f"note: {note}\n")
     if out is not None:
         with progress_bar() as progress:
             streamed = stream.to_file(out, wanted, progress)

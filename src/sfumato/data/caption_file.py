@@ -13,9 +13,9 @@ from sfumato.data import manifest
 from sfumato.data.caption_choice import Similarity, choose, scores_of
 from sfumato.data.captions import MAX_CAPTIONS, candidates, name_of
 from sfumato.data.manifest import Row
-from sfumato.data.order_prompts import parse
 from sfumato.errors import InputError
 from sfumato.files import write_atomically
+from sfumato.order_prompts import parse
 
 NAME = "captions.jsonl"
 RANKED_S = 10.0

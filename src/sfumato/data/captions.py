@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sfumato.data.manifest import Row
-from sfumato.data.order_prompts import parse, spoken
 from sfumato.errors import InputError
+from sfumato.order_prompts import parse, spoken
 
 MAX_CAPTIONS = 64
 SLOW, FAST = 80, 130

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.data.caption_file import CaptionPart
-from sfumato.data.order_prompts import SPANS, Event, Place, spoken, write
 from sfumato.errors import InputError
+from sfumato.order_prompts import SPANS, Event, Place, spoken, write
 
 Audio = NDArray[np.float32]
 

@@ -30,10 +30,10 @@ from sfumato.data.crops import crop
 from sfumato.data.examples import share
 from sfumato.data.manifest import Row, Split
 from sfumato.data.oneshots import read_sound
-from sfumato.data.order_prompts import Event, Place, spoken, write
 from sfumato.diffusion.noise import chooser
 from sfumato.errors import InputError
 from sfumato.networks import text
+from sfumato.order_prompts import Event, Place, spoken, write
 from sfumato.signal.complex_spectrogram import LEVEL
 from sfumato.wanted import KEYS, key_number
 

@@ -16,9 +16,9 @@ from sfumato.data import manifest
 from sfumato.data.build import SAMPLE_RATE, Built, Skipped, keep_render
 from sfumato.data.composer import Part, Study, study
 from sfumato.data.fetch import cache_folder
-from sfumato.data.order_prompts import Event, Place, write
 from sfumato.data.renders import Soundfont, humanise, release_before_restriking, soundfonts, synthesise
 from sfumato.errors import InputError, MissingExtraError
+from sfumato.order_prompts import Event, Place, write
 
 if TYPE_CHECKING:
     import pretty_midi

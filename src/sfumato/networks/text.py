@@ -232,7 +232,7 @@ def adopt(given: dict[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-_SPECIAL = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*(?:\d+(?:\.\d*)?|\.\d+)\s*\)")
+_SPECIAL = re.compile(r"\\[()\[\]\\]|[()\[\]]|:\s*[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[-+]?\d+)?\s*\)", re.IGNORECASE)
 
 
 def parts(prompt: str) -> list[tuple[str, float]]:
@@ -244,7 +244,7 @@ def parts(prompt: str) -> list[tuple[str, float]]:
     Raises
     ------
     InputError
-        A bracket has no partner, or a weight is above 10.
+        A bracket has no partner, or a weight is no number from 0 to 10.
 
     Examples
     --------
@@ -274,7 +274,7 @@ def parts(prompt: str) -> list[tuple[str, float]]:
         elif mark in "([":
             waiting.append((mark, len(found)))
         elif mark[0] == ":":
-            close("(", float(mark.strip(": )")))
+            close("(", _weight(mark.strip(": )")))
         else:
             close("(" if mark == ")" else "[", LOUDER if mark == ")" else 1 / LOUDER)
     say(prompt[at:])
@@ -282,8 +282,16 @@ def parts(prompt: str) -> list[tuple[str, float]]:
         raise InputError(rf"A bracket in the prompt has no partner. Write \{waiting[-1][0]} for one that means itself.")
     heaviest = max((weight for _, weight in found), default=1.0)
     if heaviest > MAX_WEIGHT:
-        raise InputError(f"A weight of {heaviest:g} in the prompt is too large. Give at most {MAX_WEIGHT:g}.")
+        raise InputError(f"Weights in the prompt multiply to {heaviest:g}. Give 0 to {MAX_WEIGHT:g} in all.")
     return _joined(found)
+
+
+def _weight(given: str) -> float:
+    """The weight that stands behind a colon."""
+    weight = float(given) if "," not in given else -1.0
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise InputError(f"A word can't weigh '{given}'. Give 0 to {MAX_WEIGHT:g}, such as (word:1.3).")
+    return weight
 
 
 def _joined(stretches: list[tuple[str, float]]) -> list[tuple[str, float]]:

@@ -14,7 +14,8 @@ Where it departs from the paper:
 - The network predicts v [3]_ rather than the noise: at the highest levels noise says nothing of the sound. It is the
   U-Net of bands that riffusion has, over latents: each row of latents has matrices of its own.
 - Words come from a frozen sentence encoder (`networks.text`), not from CLAP; tempo and key can be asked for by number.
-- What conditions it is a `Wanted`, whose sentence may come from elsewhere than from words; images don't, so far.
+- What conditions it is a `Wanted`, whose sentence may come from elsewhere than from words; a picture leads by the words
+  for what it shows (`tasks.sight`), not by a CLIP embedding of its own.
 - It is small: the published one has 332 million weights.
 
 References

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field, field_validator
 
+from sfumato import order_prompts
 from sfumato.config import Settings
 from sfumato.errors import InputError
 from sfumato.networks import text
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 NOTHING_LEFT = 0.8
 """Share of unknown word pieces from which on a prompt is refused: nothing of it would be read."""
+FOREIGN = 1 / 3
+"""Share of letters that aren't Latin beyond which a prompt is taken to be in a language that isn't read."""
 
 
 class Asked(Settings):
@@ -83,18 +87,27 @@ def notes_on(asked: Asked) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        Next to nothing of a prompt is.
+        Next to nothing of a prompt is, or one holds < or > other than to order events.
     """
     notes = []
     for prompt in (asked.prompt, asked.then, asked.negative):
         if not prompt or not prompt.strip():
             continue
-        pieces = text.load().pieces("".join(words for words, _ in text.parts(prompt)))
+        words = "".join(part for part, _ in text.parts(prompt))
+        order_prompts.check(words)
+        pieces = text.load().pieces(words)
         read = len(pieces.ids) - 2
         if pieces.unknown >= NOTHING_LEFT * max(1, read):
             raise InputError(f"Nothing of the prompt '{prompt:.40}' can be read. Write it in English.")
         if pieces.unknown:
             notes.append(f"{pieces.unknown} of {read} word pieces of '{prompt:.40}' are unknown and say nothing")
+        letters = [one for one in words if one.isalpha()]
+        other = sum("LATIN" not in unicodedata.name(one, "") for one in letters)
+        if other > FOREIGN * len(letters):
+            notes.append(
+                f"{other} of {len(letters)} letters of '{prompt:.40}' are not Latin; the sentence encoder has read "
+                "English only and gets little of them: write it in English"
+            )
         if pieces.cut:
             notes.append(f"only the first {read} word pieces of '{prompt:.40} …' are read; {pieces.cut} are left out")
     return tuple(notes)

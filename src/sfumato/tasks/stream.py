@@ -198,7 +198,7 @@ def to_card(
     InputError, MissingExtraError, ResourceError
         As for `play.run`.
     """
-    model, cards = _loaded(settings), play.portaudio()
+    cards, model = play.portaudio(), _loaded(settings)
     rate, steering, buffer = config_of(model).sample_rate, Steering(settings), Buffer()
     over, spent, stopped = threading.Event(), [0.0], threading.Event()
 

@@ -108,7 +108,9 @@ def selected(name: str, bins: Complex[Tensor, "f t"], sample_rate: float) -> Map
     if name in ("low", "high"):
         high = np.clip(0.5 + np.log2(hertz / CROSSOVER_HZ) / OCTAVES, 0, 1)
         return np.tile((high if name == "high" else 1 - high)[:, None], (1, columns))
-    raise InputError(f"There is no mask '{name}'. Give one of {', '.join(SELECTORS)}, boxes, or a picture (.png).")
+    if Path(name).suffix:
+        raise InputError(f"The mask '{name}' is no PNG. A mask file is a grey PNG: white stays, black changes.")
+    raise InputError(f"There is no mask '{name}'. Give one of {', '.join(SELECTORS)}, boxes, or a grey picture (.png).")
 
 
 def _separated(magnitude: Map, sample_rate: float) -> tuple[Map, Map]:

@@ -94,9 +94,32 @@ def write(events: Sequence[Event]) -> str:
     return "@".join(f"<{' '.join(event.words.split())} & {event.place}>" for event in events)
 
 
-def is_structured(text: str) -> bool:
-    """Whether a prompt looks as if it were meant for `parse`."""
-    return text.lstrip().startswith("<")
+def check(text: str) -> None:
+    """Refuse a prompt that holds < or > other than as events; plain words may stand before and after these.
+
+    Raises
+    ------
+    InputError
+        It says what is wrong, and the right form.
+
+    Examples
+    --------
+    >>> check("slow, <rain & all>@<dog barking & mid>")
+    """
+    if "<" not in text and ">" not in text:
+        return
+    start, stop = max(0, text.find("<")), text.rfind(">") + 1 or len(text)
+    if ">" in text[:start] or text[:start].rstrip().endswith("@"):
+        start = 0
+    if "<" in text[stop:] or text[stop:].lstrip().startswith("@"):
+        stop = len(text)
+    try:
+        parse(text[start:stop])
+    except InputError as error:
+        raise InputError(
+            f"{error} In a prompt, < and > order events: <rain & start>@<bell & end>, each at {', '.join(PLACES[:-1])} "
+            f"or {PLACES[-1]}. Write it so, or leave these signs out."
+        ) from None
 
 
 def spoken(events: Sequence[Event]) -> str:

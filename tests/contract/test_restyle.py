@@ -108,6 +108,12 @@ def test_channels_that_cancel_out_still_have_a_map():
         changed(np.full((1, RATE), np.nan))
 
 
+@pytest.mark.parametrize(("audio", "said"), [(np.full((1, RATE), 0.3), "constant"), (sound()[:, :3], "3 samples")])
+def test_a_sound_that_says_nothing_is_refused(audio, said):
+    with pytest.raises(InputError, match=said):
+        changed(audio)
+
+
 def test_another_rate_comes_back_at_its_own():
     audio = np.random.default_rng(1).standard_normal((1, 11025)) * 0.1
     take = next(restyled(TINY, audio, 11025, Settings(steps=3, cfg_scale=1.0, mask="0.5:0.7")))

@@ -120,13 +120,18 @@ def given(audio: Array, sample_rate: int, config: Config) -> Given:
     Raises
     ------
     InputError
-        It is silent, or holds values that are not finite.
+        It is silent or constant, too short, or holds values that are not finite.
     """
     if not np.isfinite(audio).all():
         raise InputError("The sound holds values that are NaN or infinite. Repair it first.")
     loudest = float(np.abs(audio).max(initial=0.0))
     if loudest < QUIETEST:
         raise InputError(f"The sound is silent (peak {loudest:.1e}). Give one that can be heard.")
+    least_s = 2 * config.half / config.sample_rate
+    if audio.shape[1] < least_s * sample_rate:
+        raise InputError(f"The sound has {audio.shape[1]} samples. Give at least {1000 * least_s:.0f} ms.")
+    if float(np.ptp(audio, axis=1).max()) < QUIETEST:
+        raise InputError("The sound is constant: nothing of it can be heard. Give one that can be.")
     rms = float(np.sqrt(np.mean(np.square(audio))))
     gain = min(LEVEL / rms, PEAK / loudest)
     own = torch.from_numpy(np.ascontiguousarray(gain * resampled(audio, sample_rate, config.sample_rate)))

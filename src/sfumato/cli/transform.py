@@ -16,7 +16,8 @@ from sfumato.screen import progress_bar
 
 HELP = (
     "Make something else of a sound: music in the style of a prompt (riffusion), variations, blends, gaps and ends "
-    "drawn anew (dance), timbre transfer (rave)."
+    "drawn anew (dance), timbre transfer (rave), "
+    "or what a prompt or a picture says (make-an-audio)."
 )
 
 
@@ -32,7 +33,7 @@ def transform(
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="file to write", show_default=False)],
     *,
     model: Annotated[
-        str | None, typer.Option(help="name or folder of the model [default: dance; riffusion with a prompt]")
+        str | None, typer.Option(help="name or folder [default: dance; with a prompt riffusion, image make-an-audio]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the record's path and the files as JSON")] = False,
     debug: Debug = False,
@@ -43,7 +44,8 @@ def transform(
     from sfumato.tasks.transform import WAYS
     from sfumato.tasks.transform import transform as run
 
-    own = loaded(model or ("dance" if settings["prompt"] is None else "riffusion"))
+    by_words = "dance" if settings["prompt"] is None else "riffusion"
+    own = loaded(model or (by_words if settings["image"] is None else "make-an-audio"))
     typed = given(settings, own, WAYS)
     with progress_bar() as progress:
         written = run(source, destination, own, typed, progress)
